@@ -1,0 +1,1 @@
+"""What measures phi3v and proves it against the PyTorch reference."""

@@ -1,0 +1,1 @@
+"""From a published or trained checkpoint to a model folder."""

@@ -1,0 +1,1 @@
+"""phi3v: ask Phi-3-vision about pictures, locally, through ONNX Runtime GenAI."""

@@ -1,0 +1,68 @@
+"""The error tree: one root, and every leaf is also the builtin exception it resembles.
+
+Every message says what was given, what is allowed, and what to do next.
+"""
+
+
+class Phi3VError(Exception):
+    """Root of every error this package raises on purpose."""
+
+
+class MissingDependencyError(Phi3VError, ImportError):
+    """A package that an optional extra brings is not installed."""
+
+
+class OptionError(Phi3VError, ValueError):
+    """A generation option is outside its allowed range."""
+
+
+class PromptError(Phi3VError, ValueError):
+    """The prompt cannot be turned into tokens: bad text, or picture tags that match no picture."""
+
+
+class ContextLengthError(Phi3VError, ValueError):
+    """Prompt, pictures and new tokens do not fit the model's context or this machine's memory."""
+
+
+class ImageError(Phi3VError, ValueError):
+    """A picture is unreadable, unsupported or too large."""
+
+
+class ImageNotFoundError(ImageError, FileNotFoundError):
+    """A picture's path names no readable file."""
+
+
+class ImageFetchError(ImageError, ConnectionError):
+    """A picture's URL could not be fetched."""
+
+
+class ModelError(Phi3VError):
+    """Root of what can be wrong with a model or a checkpoint folder."""
+
+
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """No model folder at the given place."""
+
+
+class ModelFolderError(ModelError, ValueError):
+    """A model folder is incomplete, damaged or not of this architecture."""
+
+
+class OldLayoutError(ModelFolderError):
+    """A model folder in the layout that onnxruntime-genai stopped loading in 0.5."""
+
+
+class CheckpointError(ModelError, ValueError):
+    """A Hugging Face checkpoint folder lacks a tensor or a file, or holds one of the wrong shape."""
+
+
+class DeviceError(Phi3VError, RuntimeError):
+    """The requested device cannot run the model on this machine."""
+
+
+class DiskSpaceError(Phi3VError, OSError):
+    """Too little free disk space for what was asked."""
+
+
+class InferenceError(Phi3VError, RuntimeError):
+    """The engine underneath failed while it ran; the generation was discarded."""
