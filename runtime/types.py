@@ -44,7 +44,10 @@ class SamplingParams:
         _require(self.top_k >= 0, "top_k", self.top_k, "0 (no limit) or a positive integer")
         _require(0.0 < self.top_p <= 1.0, "top_p", self.top_p, "above 0, up to 1")
         _require(
-            0.0 < self.repetition_penalty <= 100.0, "repetition_penalty", self.repetition_penalty, "above 0, up to 100"
+            0.0 < self.repetition_penalty <= 100.0,
+            "repetition_penalty",
+            self.repetition_penalty,
+            "above 0, up to 100",
         )
         _require(self.seed is None or 0 <= self.seed < 2**31, "seed", self.seed, "0 to 2147483647")
 
@@ -72,7 +75,10 @@ class GenerationRequest:
         _require(isinstance(self.prompt, str), "prompt", self.prompt, "a string")
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "1 or more")
         _require(
-            self.num_crops is None or 1 <= self.num_crops <= MAX_CROPS, "num_crops", self.num_crops, f"1 to {MAX_CROPS}"
+            self.num_crops is None or 1 <= self.num_crops <= MAX_CROPS,
+            "num_crops",
+            self.num_crops,
+            f"1 to {MAX_CROPS}",
         )
         _require(not isinstance(self.stop, str), "stop", self.stop, "a list of strings")
         _require(all(isinstance(s, str) and s for s in self.stop), "stop", self.stop, "non-empty strings")
@@ -80,7 +86,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One generated token: its id and the text it completed, which may be empty inside a character or a stop string."""
+    """One generated token: its id and the text it completed, "" inside a character or a stop string."""
 
     id: int
     text: str
@@ -102,10 +108,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """How long each stage took, in seconds. The time a reader of the stream takes between tokens is not counted.
+    """How long each stage took, in seconds. The time a reader of the stream takes is not counted.
 
     `image_decode_s`: files to RGB pictures. `preprocess_s`: HD transform and tokenisation. `prefill_s`: vision
-    encoder and prompt, up to the first token. `decode_s`: every token after the first, `decode_tokens` of them.
+    and prompt, up to the first token. `decode_s`: every later token, `decode_tokens` of them.
     """
 
     image_decode_s: float

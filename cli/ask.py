@@ -1,0 +1,103 @@
+"""`phi3v ask`: one question about any number of pictures, the answer streamed to stdout."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import device_option, model_option, num_crops_option
+from .picture_args import picture_arguments
+from .stats import stats_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from phi3v import Engine, GenerationResult, TokenStream
+
+
+@click.command()
+@click.argument("prompt")
+@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@model_option
+@device_option
+@num_crops_option
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated.")
+@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--top-k", type=int, default=0, show_default=True, help="Sample among the k likeliest; 0: all.")
+@click.option("--top-p", type=float, default=1.0, show_default=True, help="Sample among this much probability.")
+@click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1 repeats less.")
+@click.option("--seed", type=int, help="Makes sampling repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the text.")
+@click.option("--stats", is_flag=True, help="Print what the answer cost, on stderr.")
+def ask(
+    prompt: str, images: tuple[str, ...], model: str | None, device: str, as_json: bool, stats: bool, **options: Any
+) -> None:
+    """Ask PROMPT about pictures: paths, http(s) URLs, data: URLs, or - for standard input.
+
+    The pictures stand before the text, unless PROMPT places them with <|image_1|>, <|image_2|>, ...
+
+    \b
+    phi3v ask "What is this?" photo.jpg
+    phi3v ask "What is the difference?" before.png after.webp
+    curl -s https://example.org/chart.png | phi3v ask "Explain this chart." -
+    """
+    import phi3v
+
+    pictures = picture_arguments(images)
+    began = time.perf_counter()
+    with _interrupt_kills(), phi3v.load(model, device) as engine:  # type: ignore[arg-type]
+        load_s = time.perf_counter() - began
+        if engine.model.synthetic:
+            click.echo("phi3v: this model has random weights; its answers mean nothing", err=True)
+        with engine.stream(prompt, pictures, **options) as stream:
+            result = _print_tokens(stream, quiet=as_json)
+        if as_json:
+            click.echo(json.dumps(_record(engine, result, load_s), ensure_ascii=False))
+        if stats:
+            click.echo("\n".join(stats_lines(engine, result, load_s)), err=True)
+
+
+def _print_tokens(stream: TokenStream, *, quiet: bool) -> GenerationResult:
+    for token in stream:
+        # From the first token on Python runs between tokens, so Ctrl-C can end the answer the clean way.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if not quiet:
+            _write(token.text)
+    if not quiet:
+        _write("\n")
+    return stream.result
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+@contextmanager
+def _interrupt_kills() -> Iterator[None]:
+    """Let Ctrl-C end the process at once: loading and prefill hold the interpreter, which would hear it late."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _record(engine: Engine, result: GenerationResult, load_s: float) -> dict[str, Any]:
+    timings = result.timings
+    return {
+        "text": result.text,
+        "finish_reason": result.finish_reason,
+        "usage": asdict(result.usage),
+        "timings": {"load_s": load_s, **asdict(timings), "ttft_s": timings.ttft_s, "tpot_s": timings.tpot_s},
+        "model": str(engine.model.path),
+        "synthetic": engine.model.synthetic,
+    }

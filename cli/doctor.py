@@ -1,0 +1,156 @@
+"""`phi3v doctor`: what works on this machine, what does not, and the line to type next."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import click
+
+Status = Literal["ok", "note", "fail"]
+
+# One Identity node: the smallest model that makes a provider load for real.
+_IDENTITY_MODEL = bytes.fromhex(
+    "08083a350a100a017812017922084964656e746974791201675a0f0a01781a0a0a0808011204080108016200"
+)
+_CLASHES = (("onnxruntime-genai", "onnxruntime-genai-cuda"), ("onnxruntime", "onnxruntime-gpu"))
+_PACKAGES = ("numpy", "pillow", "tokenizers", "click", "rich")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding; `remedy` is what to do about it, empty when there is nothing to do."""
+
+    name: str
+    status: Status
+    detail: str
+    remedy: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Check this machine: packages, providers, GPU, CUDA libraries, default model, telemetry.
+
+    Exit status 1 when something must be mended before a model can run.
+    """
+    checks = list(examine())
+    if as_json:
+        click.echo(json.dumps([asdict(check) for check in checks], indent=1))
+    else:
+        _print(checks)
+    ctx.exit(any(check.status == "fail" for check in checks))
+
+
+def examine() -> Iterator[Check]:
+    """Every check, in the order in which they are worth reading."""
+    yield Check("python", "ok", f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} CPUs")
+    yield from _packages()
+    yield from _clashes()
+    yield from _engine()
+    yield from _cuda()
+    yield _default_model()
+    yield _telemetry()
+
+
+def _packages() -> Iterator[Check]:
+    from phi3v.device import installed
+
+    for name in _PACKAGES:
+        if version := installed(name):
+            yield Check(name, "ok", version)
+        else:
+            yield Check(name, "fail", "not installed", f"pip install {name}")
+
+
+def _clashes() -> Iterator[Check]:
+    from phi3v.device import installed
+
+    for plain, cuda in _CLASHES:
+        found = [f"{name} {version}" for name in (plain, cuda) if (version := installed(name))]
+        if len(found) == 2:
+            remedy = f"pip uninstall -y {plain} {cuda} && pip install --force-reinstall 'phi3v[cuda]'"
+            yield Check(plain, "fail", f"{' and '.join(found)} overwrite each other's files", remedy)
+        elif found:
+            yield Check(found[0].split()[0], "ok", found[0].split()[1])
+        else:
+            yield Check(plain, "fail", "not installed", "pip install 'phi3v[cpu]'  (or 'phi3v[cuda]')")
+
+
+def _engine() -> Iterator[Check]:
+    """Whether genai imports, and which providers really load, by loading a one-node model on each."""
+    from phi3v.errors import MissingDependencyError
+    from phi3v.genai import import_genai
+
+    try:
+        import_genai()
+        import onnxruntime
+    except MissingDependencyError as exc:
+        yield Check("engine", "fail", "onnxruntime-genai does not load", str(exc))
+        return
+    except ImportError as exc:
+        yield Check("engine", "fail", f"onnxruntime does not load: {exc}", "pip install 'phi3v[cpu]'")
+        return
+    onnxruntime.set_default_logger_severity(4)
+    wanted = ["CPUExecutionProvider", "CUDAExecutionProvider"]
+    for provider in (p for p in wanted if p in onnxruntime.get_available_providers()):
+        if provider in onnxruntime.InferenceSession(_IDENTITY_MODEL, providers=[provider]).get_providers():
+            yield Check(provider, "ok", "loads")
+        else:
+            yield Check(provider, "fail", "is compiled in but does not load", "see the CUDA lines below")
+
+
+def _cuda() -> Iterator[Check]:
+    from phi3v.device import CUDA_LIBRARIES, gpus, installed, missing_cuda_libraries
+
+    found = gpus()
+    for gpu in found:
+        yield Check("gpu", "ok", f"{gpu.name}, {gpu.memory_bytes >> 20} MiB, driver for CUDA {gpu.driver_cuda}")
+    if not installed("onnxruntime-genai-cuda"):
+        hint = "pip uninstall -y onnxruntime-genai onnxruntime && pip install 'phi3v[cuda]'" if found else ""
+        yield Check("cuda", "note", "the CUDA build is not installed; models run on the CPU", hint)
+        return
+    if not found:
+        yield Check("gpu", "fail", "no NVIDIA driver with a GPU answers", "check nvidia-smi; or install 'phi3v[cpu]'")
+    missing = missing_cuda_libraries()
+    for library in missing:
+        yield Check(library, "fail", "cannot be loaded", f"pip install {CUDA_LIBRARIES[library]}")
+    if not missing:
+        yield Check("cuda", "ok", f"all {len(CUDA_LIBRARIES)} CUDA libraries load")
+
+
+def _default_model() -> Check:
+    from phi3v import Phi3VError
+    from phi3v.model_dir import ModelDir, default_model
+
+    try:
+        model = ModelDir.open(default_model())
+    except Phi3VError as exc:
+        return Check("default model", "note", str(exc), "")
+    return Check("default model", "ok", f"{model.path} ({model.precision or 'published build'}, {model.built_for})")
+
+
+def _telemetry() -> Check:
+    from phi3v.genai import TELEMETRY_OPT_IN
+
+    if os.environ.get(TELEMETRY_OPT_IN) == "1":
+        return Check("telemetry", "note", f"ON: {TELEMETRY_OPT_IN}=1 is set", f"unset {TELEMETRY_OPT_IN}")
+    return Check("telemetry", "ok", "off: nothing is sent anywhere")
+
+
+def _print(checks: list[Check]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fail": "[red]FAIL[/]"}
+    for check in checks:
+        detail = check.detail + (f"\n[bold]{check.remedy}[/]" if check.remedy else "")
+        table.add_row(marks[check.status], check.name, detail)
+    Console(file=sys.stdout).print(table)

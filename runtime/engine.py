@@ -1,0 +1,260 @@
+"""The engine: requests in, tokens out. One decode path, `TokenStream`; `generate` drains it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from .backend import Backend, Generation, ModelInputs
+from .errors import ContextLengthError, InferenceError, OptionError
+from .memory import available_memory
+from .model_dir import ModelDir, default_model
+from .stop_strings import StopStrings
+from .types import FinishReason, GenerationRequest, GenerationResult, SamplingParams, Timings, Token, Usage
+
+if TYPE_CHECKING:
+    from .images import ImageSource
+
+_MIB = 1 << 20
+
+
+class Engine:
+    """A loaded model. Use it from one thread at a time; close it, or use it as a context manager."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @property
+    def model(self) -> ModelDir:
+        """The model folder and its limits."""
+        return self._backend.model
+
+    def generate(
+        self,
+        prompt: str,
+        images: Sequence[ImageSource] = (),
+        *,
+        max_new_tokens: int = 512,
+        num_crops: int | None = None,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+    ) -> GenerationResult:
+        """Answer a question about any number of pictures.
+
+        `images`: paths, bytes, PIL images, uint8 arrays [H, W(, 3|4)], http(s) or `data:` URLs, binary files.
+        `num_crops` 1 to 16: the most 336 px crops a picture is cut into (more detail, more tokens); None takes the
+        model folder's default. Greedy unless `temperature` is set. Raises Phi3VError leaves only.
+        """
+        sampling = SamplingParams(temperature, top_k, top_p, repetition_penalty, seed)
+        request = GenerationRequest(prompt, images, max_new_tokens, num_crops, stop, sampling)
+        with self.stream_request(request) as stream:
+            for _ in stream:
+                pass
+            return stream.result
+
+    def stream(
+        self,
+        prompt: str,
+        images: Sequence[ImageSource] = (),
+        *,
+        max_new_tokens: int = 512,
+        num_crops: int | None = None,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+    ) -> TokenStream:
+        """Like `generate`, token by token. Iterate it, then read `.result`; closing it early frees the KV cache."""
+        sampling = SamplingParams(temperature, top_k, top_p, repetition_penalty, seed)
+        return self.stream_request(GenerationRequest(prompt, images, max_new_tokens, num_crops, stop, sampling))
+
+    def stream_request(self, request: GenerationRequest) -> TokenStream:
+        """Decode and preprocess the pictures, check that the request fits, and hand back its stream.
+
+        Vision and prefill run when the first token is asked for.
+        """
+        from .images import load_image
+
+        began = time.perf_counter()
+        pictures = [load_image(source) for source in request.images]
+        decoded = time.perf_counter()
+        model = self._backend.model
+        inputs = self._backend.preprocess(request.prompt, pictures, request.num_crops or model.num_crops)
+        _check_fits(model, inputs, request.max_new_tokens)
+        preprocessed = time.perf_counter()
+        stages = _Stages(image_decode_s=decoded - began, preprocess_s=preprocessed - decoded)
+        return TokenStream(self._backend, inputs, request, stages)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(slots=True)
+class _Stages:
+    """Seconds spent so far in each stage; only model time is added, never the reader's."""
+
+    image_decode_s: float
+    preprocess_s: float
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    steps: int = 0
+
+    def add_step(self, seconds: float) -> None:
+        if self.steps == 0:
+            self.prefill_s = seconds
+        else:
+            self.decode_s += seconds
+        self.steps += 1
+
+    def timings(self) -> Timings:
+        return Timings(self.image_decode_s, self.preprocess_s, self.prefill_s, self.decode_s, max(0, self.steps - 1))
+
+
+class TokenStream:
+    """The tokens of one answer, as they come.
+
+    with engine.stream("What is this?", ["photo.jpg"]) as stream:
+        for token in stream:
+            print(token.text, end="", flush=True)
+    print(stream.result.usage)
+    """
+
+    def __init__(self, backend: Backend, inputs: ModelInputs, request: GenerationRequest, stages: _Stages) -> None:
+        self._generation: Generation | None = backend.start(inputs, request.sampling, request.max_new_tokens)
+        self._eos = backend.model.eos_token_ids
+        self._decoder = backend.text_stream()
+        self._stop = StopStrings(request.stop)
+        self._inputs = inputs
+        self._max_new_tokens = request.max_new_tokens
+        self._stages = stages
+        self._ids: list[int] = []
+        self._pieces: list[str] = []
+        self._finish_reason: FinishReason | None = None
+
+    @property
+    def result(self) -> GenerationResult:
+        """The finished answer. Raises InferenceError while tokens are still to come."""
+        if self._finish_reason is None:
+            raise InferenceError("the answer is not finished: iterate the stream to its end, or cancel() it, first")
+        usage = Usage(len(self._inputs.input_ids), sum(self._inputs.image_tokens), len(self._ids))
+        return GenerationResult(
+            "".join(self._pieces), tuple(self._ids), self._finish_reason, usage, self._stages.timings()
+        )
+
+    def cancel(self) -> None:
+        """End the answer here: `finish_reason` is "cancelled" and the text so far is kept."""
+        if self._finish_reason is None:
+            self._finish("cancelled")
+
+    def close(self) -> None:
+        """Free the KV cache; an unfinished answer counts as cancelled."""
+        self.cancel()
+
+    def __iter__(self) -> Iterator[Token]:
+        while self._finish_reason is None:
+            yield self._next()
+
+    def _next(self) -> Token:
+        assert self._generation is not None
+        began = time.perf_counter()
+        try:
+            token_id = self._generation.step()
+        except BaseException:
+            self._finish("cancelled")
+            raise
+        self._stages.add_step(time.perf_counter() - began)
+        if token_id in self._eos:
+            return self._last(token_id, "stop")
+        self._ids.append(token_id)
+        text = self._stop.push(self._decoder.push(token_id))
+        if self._stop.hit:
+            return self._last(token_id, "stop", text)
+        if len(self._ids) == self._max_new_tokens:
+            return self._last(token_id, "length", text)
+        self._pieces.append(text)
+        return Token(token_id, text)
+
+    def _last(self, token_id: int, reason: FinishReason, text: str = "") -> Token:
+        if not self._stop.hit:
+            text += self._stop.push(self._decoder.flush()) + self._stop.flush()
+        self._pieces.append(text)
+        self._finish(reason)
+        return Token(token_id, text)
+
+    def _finish(self, reason: FinishReason) -> None:
+        self._finish_reason = reason
+        if self._generation is not None:
+            self._generation.close()
+            self._generation = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load(
+    path: str | os.PathLike[str] | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    *,
+    processor: Literal["phi3v", "genai"] = "phi3v",
+) -> Engine:
+    """Load a model folder; without a path the default model, the one the command line uses.
+
+    `device` "auto" takes the GPU when the folder was built for it and it works. `processor` "genai" drives genai's
+    own multimodal processor instead of ours, for comparison only. Raises Phi3VError leaves.
+    """
+    if processor not in ("phi3v", "genai"):
+        raise OptionError(f"processor is {processor!r}; allowed: 'phi3v', 'genai'")
+    from .device import choose_device
+
+    model = ModelDir.open(path if path is not None else default_model())
+    chosen = choose_device(device, model.built_for)
+    from .genai import GenaiBackend, GenaiProcessorBackend
+
+    return Engine((GenaiBackend if processor == "phi3v" else GenaiProcessorBackend)(model, chosen))
+
+
+def _check_fits(model: ModelDir, inputs: ModelInputs, max_new_tokens: int) -> None:
+    """Refuse what exceeds the context or this machine's memory, before anything is allocated."""
+    prompt, pictures = len(inputs.input_ids), sum(inputs.image_tokens)
+    total, kv = prompt + max_new_tokens, model.kv_bytes(prompt + max_new_tokens)
+    asked = (
+        f"the request needs {total} tokens ({prompt - pictures} of text, {pictures} of pictures, "
+        f"{max_new_tokens} new; {kv / _MIB:.0f} MiB of KV cache)"
+    )
+    if total > model.context_length:
+        free = model.context_length - prompt
+        raise ContextLengthError(
+            f"{asked} and the model's context is {model.context_length}: "
+            + (f"lower max_new_tokens to {free}" if free > 0 else "the prompt alone is too long")
+            + "; fewer pictures or a lower num_crops free more"
+        )
+    memory = available_memory()
+    if model.built_for == "cpu" and memory is not None and kv > memory:
+        raise ContextLengthError(
+            f"{asked} and this machine has {memory / _MIB:.0f} MiB of memory left; "
+            "lower max_new_tokens or num_crops, or pass fewer pictures"
+        )

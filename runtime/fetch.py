@@ -1,0 +1,77 @@
+"""One picture over http(s): bounded in time and size, and never another scheme, not even after a redirect."""
+
+from __future__ import annotations
+
+import http.client
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from email.message import Message
+from typing import IO
+
+from .errors import ImageFetchError
+
+CONNECT_TIMEOUT_S = 10.0
+"""Longest wait for a connection and for each read."""
+
+TOTAL_TIMEOUT_S = 60.0
+_CHUNK = 1 << 16
+
+
+def fetch_url(
+    url: str, max_bytes: int, *, timeout_s: float = CONNECT_TIMEOUT_S, total_s: float = TOTAL_TIMEOUT_S
+) -> bytes:
+    """Body of an http(s) URL. Raises ImageFetchError that names the URL and what went wrong."""
+    deadline = time.monotonic() + total_s
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "phi3v", "Accept": "image/*"})
+        with _OPENER.open(request, timeout=min(timeout_s, total_s)) as response:
+            return _read_all(response, url, max_bytes, deadline)
+    except ImageFetchError:
+        raise
+    except urllib.error.HTTPError as exc:
+        exc.close()
+        raise ImageFetchError(f"{url}: the server answered {exc.code} {exc.reason}; open it in a browser") from exc
+    except TimeoutError as exc:
+        raise ImageFetchError(f"{url}: no answer within {timeout_s:g} s; download it and give the file") from exc
+    except (urllib.error.URLError, OSError, http.client.HTTPException, ValueError) as exc:
+        reason = getattr(exc, "reason", None) or exc
+        raise ImageFetchError(f"{url}: cannot be fetched ({reason}); check the address and the network") from exc
+
+
+def _read_all(response: http.client.HTTPResponse, url: str, max_bytes: int, deadline: float) -> bytes:
+    body = bytearray()
+    while chunk := response.read1(_CHUNK):
+        body += chunk
+        if len(body) > max_bytes:
+            raise ImageFetchError(f"{url}: more than {max_bytes >> 20} MiB; allowed: {max_bytes >> 20} MiB")
+        if time.monotonic() > deadline:
+            raise ImageFetchError(f"{url}: too slow ({len(body)} bytes so far); download it and give the file")
+    expected = response.headers.get("Content-Length", "")
+    if expected.isdigit() and len(body) < int(expected):
+        raise ImageFetchError(f"{url}: the connection broke after {len(body)} of {expected} bytes; try again")
+    return bytes(body)
+
+
+class _HttpOnlyRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http and https alone: a server must not make us read file:// or ftp://."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> urllib.request.Request | None:
+        if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
+            raise ImageFetchError(f"{req.full_url}: redirects to {newurl}; allowed: http and https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+
+
+_OPENER = urllib.request.OpenerDirector()
+for _handler in (
+    urllib.request.ProxyHandler(),
+    urllib.request.HTTPHandler(),
+    urllib.request.HTTPSHandler(),
+    urllib.request.HTTPDefaultErrorHandler(),
+    _HttpOnlyRedirects(),
+    urllib.request.HTTPErrorProcessor(),
+):
+    _OPENER.add_handler(_handler)

@@ -1,0 +1,259 @@
+"""The onnxruntime-genai backend. The only file that imports it.
+
+Everything untrusted stays outside: genai sees tensors of ours, or (with its own processor) PNGs that Pillow wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from . import hd
+from .backend import Generation, ModelInputs, TextStream
+from .device import Device, installed, preload_cuda_libraries
+from .errors import InferenceError, MissingDependencyError, ModelFolderError, OptionError, PromptError
+from .model_dir import ModelDir
+from .prompt import PromptLayout
+from .tokenizer import Tokenizer
+from .types import MAX_CROPS, SamplingParams
+
+TELEMETRY_OPT_IN = "PHI3V_TELEMETRY"
+"""Set to 1 to leave genai's telemetry uploader on; it is switched off before genai loads otherwise."""
+
+
+class GenaiBackend:
+    """One model folder loaded in onnxruntime-genai.
+
+    Preprocessing is ours (hd.py, prompt.py), equal to the reference. `tokenizer` is the folder's.
+    """
+
+    def __init__(self, model: ModelDir, device: Device) -> None:
+        self._og = import_genai()
+        self._model_dir = model
+        self.device = device
+        self.tokenizer = Tokenizer(model.path / "tokenizer.json")
+        self._model = _load_model(self._og, model, device)
+        self._pixel_dtype = np.dtype(model.pixel_dtype) if model.pixel_dtype else self._probe_pixel_dtype()
+
+    @property
+    def model(self) -> ModelDir:
+        """The folder this backend runs."""
+        return self._model_dir
+
+    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
+        """HD transform and tokenisation, equal to the reference processor."""
+        layout = PromptLayout.of(prompt, len(pictures))
+        if not pictures:
+            return ModelInputs(_int32(layout.input_ids(self.tokenizer, ())), None, None, ())
+        pixels, sizes, tokens = hd.stack([hd.transform(pictures[i], num_crops) for i in layout.order])
+        return ModelInputs(_int32(layout.input_ids(self.tokenizer, tokens)), pixels, sizes, tuple(tokens))
+
+    def start(self, inputs: ModelInputs, sampling: SamplingParams, max_new_tokens: int) -> Generation:
+        """A generation over `inputs`; its KV buffer holds prompt + `max_new_tokens`, no more."""
+        return _GenaiGeneration(self, inputs, sampling, max_new_tokens)
+
+    def text_stream(self) -> TextStream:
+        """A fresh detokeniser."""
+        return self.tokenizer.text_stream()
+
+    def close(self) -> None:
+        """Drop the model; memory is freed when the last generation is closed."""
+        self._model = None
+
+    def new_generator(self, inputs: ModelInputs, sampling: SamplingParams, max_length: int) -> Any:
+        """A genai generator that has run vision and prefill over `inputs`."""
+        if self._model is None:
+            raise InferenceError("this engine is closed; load the model again")
+        with _mapped_errors("vision and prefill"):
+            params = self._og.GeneratorParams(self._model)
+            params.set_search_options(max_length=max_length, **_search_options(sampling))
+            generator = self._og.Generator(self._model, params)
+            if inputs.pixel_values is None:
+                generator.append_tokens(inputs.input_ids)
+            else:
+                generator.set_inputs(self._named_tensors(inputs))
+        return generator
+
+    def _named_tensors(self, inputs: ModelInputs) -> Any:
+        assert inputs.pixel_values is not None
+        tensors = self._og.NamedTensors()
+        tensors["input_ids"] = inputs.input_ids[np.newaxis]
+        tensors["pixel_values"] = inputs.pixel_values.astype(self._pixel_dtype, copy=False)
+        tensors["image_sizes"] = inputs.image_sizes
+        tensors["num_image_tokens"] = np.array(inputs.image_tokens, dtype=np.int64)
+        return tensors
+
+    def _probe_pixel_dtype(self) -> np.dtype[Any]:
+        """The vision graph's input type, read off what genai's processor makes of one small picture."""
+        with _mapped_errors("loading"):
+            processor = self._model.create_multimodal_processor()
+            return np.dtype(
+                _run_processor(self._og, processor, "<|image_1|>", [Image.new("RGB", (1, 1))])["pixel_values"].dtype
+            )
+
+
+class GenaiProcessorBackend(GenaiBackend):
+    """The same model behind genai's own multimodal processor, for comparison.
+
+    Differs from the reference: no BOS, always 16 crops, the global crop antialiased. Pictures reach it as PNGs that
+    Pillow encoded.
+    """
+
+    def __init__(self, model: ModelDir, device: Device) -> None:
+        super().__init__(model, device)
+        with _mapped_errors("loading"):
+            self._processor = self._model.create_multimodal_processor()
+
+    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
+        """Drive genai's processor. Raises OptionError or PromptError for what it cannot do."""
+        if num_crops != MAX_CROPS:
+            raise OptionError(f'num_crops is {num_crops}; with processor="genai" it is always {MAX_CROPS}')
+        layout = PromptLayout.of(prompt, len(pictures))
+        if self.tokenizer.has_control_text(prompt):
+            raise PromptError('processor="genai" would read a control token spelled in the prompt as control; rephrase')
+        if not pictures:
+            ids = self._og.Tokenizer(self._model).encode(layout.text())
+            return ModelInputs(_int32(ids), None, None, ())
+        with _mapped_errors("preprocessing"):
+            made = _run_processor(self._og, self._processor, layout.text(), [pictures[i] for i in layout.order])
+        tokens = tuple(int(n) for n in np.ravel(made["num_image_tokens"]))
+        return ModelInputs(_int32(made["input_ids"][0]), made["pixel_values"], made["image_sizes"], tokens)
+
+
+class _GenaiGeneration:
+    """One sequence. Crossing the LongRoPE switch it starts over with the whole sequence, as the reference does."""
+
+    def __init__(
+        self, backend: GenaiBackend, inputs: ModelInputs, sampling: SamplingParams, max_new_tokens: int
+    ) -> None:
+        self._backend: GenaiBackend | None = backend
+        self._inputs = inputs
+        self._sampling = sampling
+        self._generated: list[int] = []
+        self._max_length = len(inputs.input_ids) + max_new_tokens
+        self._limit = 0
+        """Length of the KV buffer of the running generator; 0 before there is one."""
+        self._generator: Any = None
+
+    def step(self) -> int:
+        """Next token id; the first call runs vision and prefill, and so does the one that crosses the switch."""
+        if self._backend is None:
+            raise InferenceError("this generation is closed; start a new one")
+        length = len(self._inputs.input_ids) + len(self._generated)
+        if length >= self._limit:
+            self._restart(self._backend, length)
+        with _mapped_errors("generation"):
+            if self._sampling.repetition_penalty != 1.0:
+                self._penalise_repetition()
+            self._generator.generate_next_token()
+            token = int(self._generator.get_next_tokens()[0])
+        self._generated.append(token)
+        return token
+
+    def close(self) -> None:
+        """Free the KV cache."""
+        self._generator = None
+        self._backend = None
+
+    def _restart(self, backend: GenaiBackend, length: int) -> None:
+        self._generator = None  # free the old KV buffer before the new one is allocated
+        switch = backend.model.original_context_length
+        self._limit = min(self._max_length, switch + 1) if switch and length <= switch else self._max_length
+        ids = np.concatenate([self._inputs.input_ids, _int32(self._generated)])
+        whole = ModelInputs(ids, self._inputs.pixel_values, self._inputs.image_sizes, self._inputs.image_tokens)
+        self._generator = backend.new_generator(whole, self._sampling, self._limit)
+
+    def _penalise_repetition(self) -> None:
+        """Hugging Face's repetition penalty over text ids; genai's own would index logits with the negative slots."""
+        logits = self._generator.get_logits()
+        ids = np.unique(np.concatenate([self._inputs.input_ids, _int32(self._generated)]))
+        ids = ids[ids >= 0]
+        row, penalty = logits[0, -1], self._sampling.repetition_penalty
+        row[ids] = np.where(row[ids] > 0, row[ids] / penalty, row[ids] * penalty)
+        self._generator.set_logits(logits)
+
+
+def import_genai() -> ModuleType:
+    """Import onnxruntime_genai with its telemetry off. Raises MissingDependencyError that names the extra."""
+    if os.environ.get(TELEMETRY_OPT_IN) != "1":
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    if installed("onnxruntime-genai-cuda"):
+        preload_cuda_libraries()
+    try:
+        return importlib.import_module("onnxruntime_genai")
+    except ImportError as exc:
+        wanted = "cuda" if installed("onnxruntime-genai-cuda") else "cpu"
+        raise MissingDependencyError(
+            f"onnxruntime-genai cannot be imported ({exc}); run: pip install 'phi3v[{wanted}]'"
+            + ("" if wanted == "cuda" else "  (or 'phi3v[cuda]' with an NVIDIA GPU)")
+        ) from exc
+
+
+def _load_model(og: ModuleType, model: ModelDir, device: Device) -> Any:
+    try:
+        config = og.Config(str(model.path))
+        config.clear_providers()
+        if device == "cuda":
+            config.append_provider("cuda")
+        return og.Model(config)
+    except RuntimeError as exc:
+        raise ModelFolderError(
+            f"{model.path} cannot be loaded on {device}: {_first_line(exc)}; if a file is damaged, fetch or export the "
+            "model again; `phi3v doctor` checks this machine"
+        ) from exc
+
+
+def _run_processor(
+    og: ModuleType, processor: Any, text: str, pictures: Sequence[Image.Image]
+) -> dict[str, npt.NDArray[Any]]:
+    images = og.Images.open_bytes(*(_png(picture) for picture in pictures))
+    made = processor(text, images=images)
+    arrays = {name: np.array(made[name].as_numpy()) for name in ("input_ids", "pixel_values", "num_image_tokens")}
+    # genai hands out int64 as C's long long, which it refuses to take back.
+    return arrays | {"image_sizes": np.array(made["image_sizes"].as_numpy(), dtype=np.int64)}
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()
+
+
+def _search_options(sampling: SamplingParams) -> dict[str, Any]:
+    """Every option that a folder's own `search` section could set otherwise."""
+    options: dict[str, Any] = {
+        "do_sample": not sampling.greedy,
+        "num_beams": 1,
+        "min_length": 0,
+        "repetition_penalty": 1.0,
+    }
+    if not sampling.greedy:
+        options |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+        options["random_seed"] = -1 if sampling.seed is None else sampling.seed
+    return options
+
+
+@contextlib.contextmanager
+def _mapped_errors(stage: str) -> Iterator[None]:
+    """genai raises bare RuntimeError for everything; give it our root and say what is left of the request."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as exc:
+        raise InferenceError(f"onnxruntime-genai failed during {stage}: {_first_line(exc)}") from exc
+
+
+def _first_line(exc: BaseException) -> str:
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0]
+
+
+def _int32(ids: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    return np.asarray(ids, dtype=np.int32)

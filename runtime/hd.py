@@ -1,0 +1,159 @@
+"""The HD transform: an RGB picture -> normalised crops, equal to the reference processor.
+
+Source of every rule: Phi-3-vision's `image_processing_phi3_v.py`. The resize is Pillow's bilinear, the padding white,
+the global crop PyTorch's bicubic (a = -0.75, align_corners false, no antialiasing) of the padded, normalised picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from .errors import OptionError
+from .types import MAX_CROPS
+
+CROP = 336
+"""Side of a crop in pixels: the input size of CLIP ViT-L/14-336."""
+
+CROP_TOKENS = 144
+"""Tokens a crop costs: 24 x 24 patches, merged 2 x 2."""
+
+_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
+_STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
+_BICUBIC_A = -0.75
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class HdPlan:
+    """What a picture of some size becomes, before any pixel is read.
+
+    `resized` is the width and height after scaling, in the picture's own orientation; `rows` x `columns` crops cover
+    the padded picture.
+    """
+
+    resized: tuple[int, int]
+    rows: int
+    columns: int
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Padded height and width in pixels."""
+        return self.rows * CROP, self.columns * CROP
+
+    @property
+    def crops(self) -> int:
+        """Crops the vision tower encodes, the global one included."""
+        return self.rows * self.columns + 1
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens the picture costs: (h*w + 1)*144 + 1 + (h + 1)*12, separators included."""
+        return self.crops * CROP_TOKENS + 1 + (self.rows + 1) * 12
+
+
+@dataclass(frozen=True, slots=True)
+class HdImage:
+    """A picture as the vision graph wants it: `crops` float32 [1 + rows*columns, 3, 336, 336], the global one first."""
+
+    crops: Float32
+    plan: HdPlan
+
+
+def plan(width: int, height: int, num_crops: int) -> HdPlan:
+    """Lay out a picture of `width` x `height` pixels in at most `num_crops` (1 to 16) crops.
+
+    Where the reference would scale a side to 0 pixels (a picture 336 times longer than high), it is kept at 1.
+    """
+    if not 1 <= num_crops <= MAX_CROPS:
+        raise OptionError(f"num_crops is {num_crops}; allowed: 1 to {MAX_CROPS}")
+    long, short = max(width, height), min(width, height)
+    ratio = long / short
+    scale = 1
+    while (scale + 1) * math.ceil((scale + 1) / ratio) <= num_crops:
+        scale += 1
+    resized = (CROP * scale, max(1, int(CROP * scale / ratio)))
+    across, down = scale, math.ceil(resized[1] / CROP)
+    if width < height:
+        return HdPlan(resized[::-1], rows=across, columns=down)
+    return HdPlan(resized, rows=down, columns=across)
+
+
+def transform(picture: Image.Image, num_crops: int) -> HdImage:
+    """Scale, pad, normalise and cut an RGB picture."""
+    layout = plan(*picture.size, num_crops)
+    canvas = _normalise(_padded(picture, layout))
+    crops = np.empty((layout.crops, 3, CROP, CROP), dtype=np.float32)
+    crops[0] = _global_crop(canvas)
+    grid = canvas.reshape(3, layout.rows, CROP, layout.columns, CROP).transpose(1, 3, 0, 2, 4)
+    crops[1:] = grid.reshape(-1, 3, CROP, CROP)
+    return HdImage(crops, layout)
+
+
+def stack(images: Sequence[HdImage]) -> tuple[Float32, npt.NDArray[np.int64], list[int]]:
+    """Put pictures side by side: pixel_values [N, K, 3, 336, 336], image_sizes [N, 2], tokens of each.
+
+    K is the largest number of crops among them, zero crops behind the real ones. (The reference pads to
+    1 + num_crops; the vision graph skips zero crops either way.)
+    """
+    most = max(image.plan.crops for image in images)
+    pixels = np.zeros((len(images), most, 3, CROP, CROP), dtype=np.float32)
+    for row, image in zip(pixels, images, strict=True):
+        row[: len(image.crops)] = image.crops
+    sizes = np.array([image.plan.image_size for image in images], dtype=np.int64)
+    return pixels, sizes, [image.plan.image_tokens for image in images]
+
+
+def _padded(picture: Image.Image, layout: HdPlan) -> npt.NDArray[np.uint8]:
+    """The scaled picture centred on white, [H, W, 3]. A portrait is scaled lying down, as the reference does."""
+    portrait = picture.width < picture.height
+    lying = picture.transpose(Image.Transpose.TRANSPOSE) if portrait else picture
+    height, width = sorted(layout.image_size) if portrait else layout.image_size
+    scaled = lying.resize((max(layout.resized), min(layout.resized)), Image.Resampling.BILINEAR)
+    canvas = np.full((height, width, 3), 255, dtype=np.uint8)
+    top = (height - scaled.height) // 2
+    canvas[top : top + scaled.height] = np.asarray(scaled)
+    return canvas.transpose(1, 0, 2) if portrait else canvas
+
+
+@lru_cache(maxsize=1)
+def _lookup() -> Float32:
+    """float32 [3, 256]: every channel value normalised with the reference's own float32 arithmetic."""
+    values = np.arange(256, dtype=np.uint8).astype(np.float32) / np.float32(255)
+    return ((values[np.newaxis] - _MEAN[:, np.newaxis]) / _STD[:, np.newaxis]).astype(np.float32)
+
+
+def _normalise(canvas: npt.NDArray[np.uint8]) -> Float32:
+    """uint8 [H, W, 3] -> float32 [3, H, W], by table: there are only 3 x 256 results."""
+    table = _lookup()
+    return np.stack([table[channel][canvas[..., channel]] for channel in range(3)])
+
+
+def _global_crop(canvas: Float32) -> Float32:
+    """Bicubic resize of [3, H, W] to [3, 336, 336]: four taps an axis, so only the rows in use are read."""
+    rows, row_weights = _taps(canvas.shape[1])
+    columns, column_weights = _taps(canvas.shape[2])
+    low = sum(canvas[:, rows[:, tap]] * row_weights[:, tap, np.newaxis] for tap in range(4))
+    return np.asarray(sum(low[:, :, columns[:, tap]] * column_weights[:, tap] for tap in range(4)))
+
+
+def _taps(size: int) -> tuple[npt.NDArray[np.intp], Float32]:
+    """Indices [336, 4] and weights [336, 4] of the bicubic taps along one axis of `size` pixels."""
+    scale = size / CROP
+    centre = (np.arange(CROP) + 0.5) * scale - 0.5
+    first = np.floor(centre)
+    t = (centre - first)[:, np.newaxis]
+    distance = np.abs(np.concatenate([t + 1, t, 1 - t, 2 - t], axis=1))
+    a = _BICUBIC_A
+    near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
+    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    weights = np.where(distance <= 1, near, far).astype(np.float32)
+    index = first.astype(np.intp)[:, np.newaxis] + np.arange(-1, 3)
+    return np.clip(index, 0, size - 1), weights

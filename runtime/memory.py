@@ -1,0 +1,17 @@
+"""How much memory this machine has left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def available_memory() -> int | None:
+    """Bytes that can be allocated without swapping (Linux `MemAvailable`); None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None

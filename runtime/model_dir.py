@@ -1,0 +1,185 @@
+"""What a model folder must hold, what it can do, and what is wrong with one that will not load.
+
+Reads configuration and file sizes only; opens no graph.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelFolderError, ModelNotFoundError, OldLayoutError
+
+MANIFEST = "phi3v.json"
+"""Our exporter's own record beside the files genai reads."""
+
+ORIGINAL_CONTEXT = 4096
+"""Where LongRoPE switches factors in every published Phi-3-vision (`original_max_position_embeddings`)."""
+
+BUILTIN = Path(__file__).parent / "builtin" / "nano"
+_CONFIG = "genai_config.json"
+_ALWAYS_NEEDED = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
+_REPAIR = "fetch or export the model again"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDir:
+    """A model folder that has everything it must hold.
+
+    `pixel_dtype` is the vision graph's input type, None where the folder does not say. `original_context_length`
+    is the length up to which LongRoPE's short factors apply, None for a model without the switch.
+    """
+
+    path: Path
+    context_length: int
+    original_context_length: int | None
+    eos_token_ids: frozenset[int]
+    num_crops: int
+    kv_bytes_per_token: int
+    built_for: str
+    precision: str | None
+    pixel_dtype: str | None
+    synthetic: bool
+    graphs: dict[str, int] = field(repr=False)
+    """Bytes of each graph with its weights: "vision", "embedding", "decoder"."""
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> ModelDir:
+        """Check a folder and read its limits.
+
+        Raises ModelNotFoundError, OldLayoutError or ModelFolderError, each naming the file and the remedy.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            what = "is a file, not a model folder" if folder.exists() else "does not exist"
+            raise ModelNotFoundError(f"{folder} {what}; give the folder that holds {_CONFIG}")
+        config = _read_json(folder / _CONFIG)
+        try:
+            return cls._from_config(folder, config)
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ModelFolderError(f"{folder / _CONFIG} lacks or misuses {exc}; {_REPAIR}") from exc
+
+    @classmethod
+    def _from_config(cls, folder: Path, config: dict[str, Any]) -> ModelDir:
+        model = config["model"]
+        _check_layout(folder, model)
+        manifest = _read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {}
+        for name in _ALWAYS_NEEDED:
+            _require_file(folder / name)
+        graphs = {part: _graph_bytes(folder / model[part]["filename"]) for part in ("vision", "embedding", "decoder")}
+        _check_sizes(folder, manifest.get("files", {}))
+        decoder = model["decoder"]
+        providers = [name for entry in decoder["session_options"]["provider_options"] for name in entry]
+        built_for = str(manifest.get("device") or ("cuda" if "cuda" in providers else "cpu"))
+        kv_values = decoder["num_hidden_layers"] * 2 * decoder["num_key_value_heads"] * decoder["head_size"]
+        context = int(model["context_length"])
+        original = manifest.get("original_context_length", ORIGINAL_CONTEXT)
+        eos = model["eos_token_id"]
+        return cls(
+            path=folder,
+            context_length=context,
+            original_context_length=original if original is not None and original < context else None,
+            eos_token_ids=frozenset(eos if isinstance(eos, list) else [eos]),
+            num_crops=_num_crops(folder / "processor_config.json"),
+            kv_bytes_per_token=int(manifest.get("kv_bytes_per_token") or kv_values * (2 if built_for == "cuda" else 4)),
+            built_for=built_for,
+            precision=manifest.get("precision"),
+            pixel_dtype=manifest.get("pixel_dtype"),
+            synthetic=bool(manifest.get("synthetic", False)),
+            graphs=graphs,
+        )
+
+    @property
+    def name(self) -> str:
+        """Folder name, for people."""
+        return self.path.resolve().name
+
+    def kv_bytes(self, tokens: int) -> int:
+        """Bytes of KV cache for a sequence of `tokens`."""
+        return tokens * self.kv_bytes_per_token
+
+
+def default_model() -> Path:
+    """The folder used when none is named: `PHI3V_MODEL`, else the built-in model.
+
+    Raises ModelNotFoundError when there is neither.
+    """
+    if named := os.environ.get("PHI3V_MODEL"):
+        return Path(named)
+    if BUILTIN.is_dir():
+        return BUILTIN
+    raise ModelNotFoundError(
+        "no model was named and none is built in; give --model FOLDER (phi3v.load(FOLDER) in Python), "
+        "set PHI3V_MODEL, or make one with `phi3v export CHECKPOINT FOLDER`"
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    _require_file(path)
+    try:
+        parsed = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as exc:
+        raise ModelFolderError(f"{path} is not readable JSON ({exc}); {_REPAIR}") from exc
+    if not isinstance(parsed, dict):
+        raise ModelFolderError(f"{path} holds a {type(parsed).__name__}, not an object; {_REPAIR}")
+    return parsed
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise ModelFolderError(f"{path.parent} is no complete model folder: {path.name} is missing; {_REPAIR}")
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head:
+        raise ModelFolderError(f"{path} is empty; {_REPAIR}")
+    if head.startswith(b"version https://git-lfs"):
+        raise ModelFolderError(f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` in that folder")
+
+
+def _check_layout(folder: Path, model: dict[str, Any]) -> None:
+    kind = model["type"]
+    if kind != "phi3v":
+        raise ModelFolderError(f'{folder} holds a model of type "{kind}"; phi3v runs "phi3v" (Phi-3-vision) only')
+    old_vision = "visual_features" in model["vision"].get("outputs", {})
+    old_embedding = "image_features" not in model["embedding"].get("inputs", {"image_features": ""})
+    if old_vision or old_embedding:
+        raise OldLayoutError(
+            f"{folder} is a build in the old layout (vision output visual_features), which onnxruntime-genai stopped "
+            "loading in 0.5; fetch the current build (microsoft/Phi-3-vision-128k-instruct-onnx on the Hugging Face "
+            "hub), or build one from the checkpoint with `phi3v export CHECKPOINT FOLDER`"
+        )
+
+
+def _graph_bytes(graph: Path) -> int:
+    """Bytes of a graph and of the external data files it names."""
+    _require_file(graph)
+    # The graph is a protobuf; external files stand in it as plain strings, and reading them needs no onnx package.
+    named = set(re.findall(rb"[\w.+-]+\.data\b", graph.read_bytes()))
+    files = [graph.parent / name.decode() for name in sorted(named)]
+    for file in files:
+        _require_file(file)
+    return sum(file.stat().st_size for file in (graph, *files))
+
+
+def _check_sizes(folder: Path, sizes: dict[str, int]) -> None:
+    for name, size in sizes.items():
+        _require_file(folder / name)
+        found = (folder / name).stat().st_size
+        if found != size:
+            raise ModelFolderError(
+                f"{folder / name} has {found} bytes instead of {size}: truncated or changed; {_REPAIR}"
+            )
+
+
+def _num_crops(path: Path) -> int:
+    """The folder's default number of crops, from genai's processor description."""
+    transforms = _read_json(path)["processor"]["transforms"]
+    for transform in transforms:
+        attributes = transform["operation"].get("attrs", {})
+        if "num_crops" in attributes:
+            return int(attributes["num_crops"])
+    raise ModelFolderError(f"{path} sets no num_crops; {_REPAIR}")

@@ -1,0 +1,106 @@
+"""The chat template and its ids, exactly as the reference processor makes them.
+
+The reference cuts the templated text at the `<|image_N|>` tags and tokenises each chunk on its own, BOS in front;
+between two chunks stand the picture's slots, -N repeated. (Phi-3-vision's `processing_phi3_v.py`.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .errors import PromptError
+from .tokenizer import Tokenizer
+
+_IMAGE_TAG = re.compile(r"<\|image_(\d+)\|>")
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control token of the template, as opposed to text that merely spells one."""
+
+    token: str
+
+
+Segment = Control | str
+_TURN_START: tuple[Segment, ...] = (Control("<|user|>"), "\n")
+_TURN_END: tuple[Segment, ...] = (Control("<|end|>"), "\n", Control("<|assistant|>"), "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLayout:
+    """A user turn cut at its pictures: `chunks[0]`, picture `order[0]`, `chunks[1]`, picture `order[1]`, ...
+
+    `order` holds indices (from 0) into the pictures as the caller gave them.
+    """
+
+    chunks: tuple[tuple[Segment, ...], ...]
+    order: tuple[int, ...]
+
+    @classmethod
+    def of(cls, prompt: str, image_count: int) -> PromptLayout:
+        """Lay out one user turn with `image_count` pictures.
+
+        Pictures stand before the text, unless the text places them itself with `<|image_1|>` ... `<|image_N|>`.
+        Raises PromptError when such tags do not name every picture exactly once.
+        """
+        if not prompt.strip() and not image_count:
+            raise PromptError("the prompt is empty and there is no picture; ask something")
+        tags = [int(number) for number in _IMAGE_TAG.findall(prompt)]
+        if not tags:
+            prompt = "".join(f"<|image_{n}|>\n" for n in range(1, image_count + 1)) + prompt
+            tags = list(range(1, image_count + 1))
+        elif sorted(tags) != list(range(1, image_count + 1)):
+            raise PromptError(_tag_mismatch(tags, image_count))
+        texts = _IMAGE_TAG.split(prompt)[::2]
+        chunks: list[tuple[Segment, ...]] = [(text,) for text in texts]
+        chunks[0] = _join(_TURN_START, chunks[0])
+        chunks[-1] = _join(chunks[-1], _TURN_END)
+        return cls(tuple(chunks), tuple(tag - 1 for tag in tags))
+
+    def text(self) -> str:
+        """The whole turn as one string, tags included, as genai's own processor wants it."""
+        parts = ["".join(s.token if isinstance(s, Control) else s for s in chunk) for chunk in self.chunks]
+        tags = [f"<|image_{n}|>" for n in range(1, len(self.order) + 1)]
+        return parts[0] + "".join(tag + part for tag, part in zip(tags, parts[1:], strict=True))
+
+    def input_ids(self, tokenizer: Tokenizer, image_tokens: Sequence[int]) -> list[int]:
+        """Ids of the turn; `image_tokens[i]` slots of -(i+1) for the i-th picture in slot order."""
+        ids = _chunk_ids(tokenizer, self.chunks[0])
+        for number, (slots, chunk) in enumerate(zip(image_tokens, self.chunks[1:], strict=True), start=1):
+            ids += [-number] * slots + _chunk_ids(tokenizer, chunk)
+        return ids
+
+
+def _join(left: tuple[Segment, ...], right: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    """Concatenate, merging text that meets text: the tokenizer must see it as one run."""
+    if left and right and isinstance(left[-1], str) and isinstance(right[0], str):
+        return (*left[:-1], left[-1] + right[0], *right[1:])
+    return (*left, *right)
+
+
+def _chunk_ids(tokenizer: Tokenizer, chunk: tuple[Segment, ...]) -> list[int]:
+    return [*tokenizer.bos_ids, *_segment_ids(tokenizer, chunk)]
+
+
+def _segment_ids(tokenizer: Tokenizer, chunk: tuple[Segment, ...]) -> Iterator[int]:
+    strip = False
+    for segment in chunk:
+        if isinstance(segment, Control):
+            yield tokenizer.control_id(segment.token)
+            strip = tokenizer.strips_right(segment.token)
+        else:
+            yield from tokenizer.encode_text(segment.lstrip() if strip else segment)
+            strip = False
+
+
+def _tag_mismatch(tags: list[int], image_count: int) -> str:
+    named = ", ".join(f"<|image_{n}|>" for n in tags)
+    if not image_count:
+        return f"the prompt names {named} but no picture was given; pass the picture or drop the tag"
+    wanted = f"<|image_1|> to <|image_{image_count}|>" if image_count > 1 else "<|image_1|>"
+    return (
+        f"the prompt names {named} but {image_count} picture(s) were given; "
+        f"name {wanted} once each, or no tag at all to put the pictures first"
+    )
