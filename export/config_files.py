@@ -1,0 +1,138 @@
+"""The files beside the graphs: genai_config.json, processor_config.json, phi3v.json and the tokenizer's own.
+
+Source of the layout: onnxruntime-genai's config reader for models of type "phi3v".
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+from ..model_dir import MANIFEST
+from .checkpoint import Checkpoint, read_json
+
+GENAI_CONFIG = "genai_config.json"
+FORMAT = 1
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_OPTIONAL_TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json", "tokenizer.model")
+_END_TOKENS = ("<|end|>", "<|endoftext|>", "<|assistant|>")
+_PAD_TOKEN = "<|endoftext|>"
+_BOS_TOKEN = "<s>"
+
+
+def write_genai_config(checkpoint: Checkpoint, folder: Path, *, device: str) -> None:
+    """What genai loads first; written last, so that an unfinished folder never loads."""
+    decoder = checkpoint.dims.decoder
+    ids = _token_ids(checkpoint.path)
+    model = {
+        "bos_token_id": ids[_BOS_TOKEN],
+        "context_length": decoder.max_position_embeddings,
+        "decoder": {
+            "session_options": {"log_id": "onnxruntime-genai", "provider_options": _providers(device)},
+            "filename": "text.onnx",
+            "head_size": decoder.head_size,
+            "hidden_size": decoder.hidden_size,
+            "inputs": {
+                "inputs_embeds": "inputs_embeds",
+                "attention_mask": "attention_mask",
+                "past_key_names": "past_key_values.%d.key",
+                "past_value_names": "past_key_values.%d.value",
+            },
+            "outputs": {
+                "logits": "logits",
+                "present_key_names": "present.%d.key",
+                "present_value_names": "present.%d.value",
+            },
+            "num_attention_heads": decoder.num_attention_heads,
+            "num_hidden_layers": decoder.num_hidden_layers,
+            "num_key_value_heads": decoder.num_key_value_heads,
+        },
+        "embedding": {
+            "filename": "embedding.onnx",
+            "inputs": {"input_ids": "input_ids", "image_features": "image_features"},
+            "outputs": {"inputs_embeds": "inputs_embeds"},
+        },
+        "vision": {
+            "filename": "vision.onnx",
+            "config_filename": "processor_config.json",
+            "inputs": {"pixel_values": "pixel_values", "image_sizes": "image_sizes"},
+            "outputs": {"image_features": "image_features"},
+        },
+        "eos_token_id": [ids[token] for token in _END_TOKENS],
+        "pad_token_id": ids[_PAD_TOKEN],
+        "type": "phi3v",
+        "vocab_size": decoder.vocab_size,
+    }
+    search = {
+        "do_sample": False,
+        "max_length": decoder.max_position_embeddings,
+        "min_length": 0,
+        "num_beams": 1,
+        "num_return_sequences": 1,
+        "past_present_share_buffer": True,
+        "repetition_penalty": 1.0,
+        "temperature": 1.0,
+        "top_k": 1,
+        "top_p": 1.0,
+    }
+    _write(folder / GENAI_CONFIG, {"model": model, "search": search})
+
+
+def _providers(device: str) -> list[dict[str, dict[str, str]]]:
+    return [{"cuda": {"enable_cuda_graph": "0"}}] if device == "cuda" else []
+
+
+def write_processor_config(folder: Path, num_crops: int) -> None:
+    """How genai's own image processor would prepare a picture; our preprocessing reads `num_crops` from it."""
+    steps: list[tuple[str, str, dict[str, Any]]] = [
+        ("decode_image", "DecodeImage", {"color_space": "BGR"}),
+        ("convert_to_rgb", "ConvertRGB", {}),
+        ("phi3_image_transform", "Phi3ImageTransform", {"num_crops": num_crops, "num_img_tokens": 144}),
+    ]
+    transforms = []
+    for name, kind, attributes in steps:
+        operation: dict[str, Any] = {"name": name, "domain": "com.microsoft.extensions", "type": kind}
+        transforms.append({"operation": operation | ({"attrs": attributes} if attributes else {})})
+    _write(folder / "processor_config.json", {"processor": {"name": "image_processing", "transforms": transforms}})
+
+
+def copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
+    """The checkpoint's tokenizer files, unchanged."""
+    for name in (*_TOKENIZER_FILES, *_OPTIONAL_TOKENIZER_FILES):
+        if name in _TOKENIZER_FILES or (checkpoint.path / name).is_file():
+            shutil.copyfile(checkpoint.path / name, folder / name)
+
+
+def write_manifest(checkpoint: Checkpoint, folder: Path, **facts: Any) -> None:
+    """Our own record: what the folder was made from and the size of every file in it."""
+    rope, decoder = checkpoint.dims.decoder.long_rope, checkpoint.dims.decoder
+    element = 2 if facts["pixel_dtype"] == "float16" else 4
+    manifest = {
+        "format": FORMAT,
+        "name": checkpoint.path.resolve().name,
+        **facts,
+        "num_crops": checkpoint.num_crops,
+        "original_context_length": None if rope is None else rope.original,
+        "kv_bytes_per_token": 2 * decoder.num_hidden_layers * decoder.kv_size * element,
+        "synthetic": checkpoint.synthetic,
+        "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.name != MANIFEST},
+    }
+    _write(folder / MANIFEST, manifest)
+
+
+def _token_ids(folder: Path) -> dict[str, int]:
+    """Ids of the tokens that genai must know by number, from tokenizer.json."""
+    tokenizer = read_json(folder / "tokenizer.json")
+    ids = dict(tokenizer.get("model", {}).get("vocab", {}))
+    ids |= {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
+    for token in (*_END_TOKENS, _BOS_TOKEN):
+        if token not in ids:
+            raise CheckpointError(f"{folder / 'tokenizer.json'} has no token {token}: it is no Phi-3 tokenizer")
+    return {token: int(ids[token]) for token in (*_END_TOKENS, _BOS_TOKEN)}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

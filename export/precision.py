@@ -1,0 +1,78 @@
+"""What "int4", "fp16" and "fp32" mean on each device: types, quantisation, and the bytes a model folder will take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import OptionError
+from .dims import EMBED, LM_HEAD, VISION, ModelDims, tensor_shapes, vision_shapes
+from .quantize import BlockQuantization
+
+PRECISIONS = ("int4", "fp16", "fp32")
+DEVICES = ("cpu", "cuda")
+BLOCK_SIZES = (16, 32, 64, 128, 256)
+
+_REFUSED = {
+    ("fp16", "cpu"): "ONNX Runtime's CPU kernels compute in float32: use int4 (smallest, fastest) or fp32 on the CPU",
+    ("fp32", "cuda"): "ONNX Runtime's fused CUDA attention takes float16 only: use fp16 or int4 on a GPU",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one build stores and computes; `decoder` and `vision` None mean unquantised."""
+
+    precision: str
+    device: str
+    dtype: np.dtype[Any]
+    table_dtype: np.dtype[Any]
+    decoder: BlockQuantization | None
+    vision: BlockQuantization | None
+
+
+def recipe(precision: str, device: str, block_size: int = 32) -> Recipe:
+    """The build for a precision and a device; raises OptionError naming what can be had instead."""
+    for given, allowed, option in ((precision, PRECISIONS, "precision"), (device, DEVICES, "device")):
+        if given not in allowed:
+            raise OptionError(f"{option} is {given!r}; use one of {', '.join(allowed)}")
+    if block_size not in BLOCK_SIZES:
+        raise OptionError(f"block_size is {block_size}; use one of {', '.join(map(str, BLOCK_SIZES))}")
+    if reason := _REFUSED.get((precision, device)):
+        raise OptionError(f"{precision} cannot run on {device}. {reason}")
+    dtype = np.dtype(np.float16 if device == "cuda" else np.float32)
+    table = np.dtype(np.float32 if precision == "fp32" else np.float16)
+    if precision != "int4":
+        return Recipe(precision, device, dtype, table, None, None)
+    level = 4 if device == "cpu" else 0
+    return Recipe(
+        precision,
+        device,
+        dtype,
+        table,
+        decoder=BlockQuantization(4, block_size, level),
+        vision=BlockQuantization(8, 32, level),
+    )
+
+
+def folder_bytes(dims: ModelDims, how: Recipe) -> int:
+    """Upper estimate of the bytes a build writes, within a few per cent."""
+    vision = vision_shapes(dims)
+    total = 0
+    for name, shape in (tensor_shapes(dims) | {LM_HEAD: (dims.decoder.vocab_size, dims.decoder.hidden_size)}).items():
+        values = int(np.prod(shape, dtype=np.int64))
+        if name == EMBED:
+            total += values * how.table_dtype.itemsize
+            continue
+        quantization = how.vision if name in vision else how.decoder
+        plain = quantization is None or len(shape) != 2 or name.startswith(f"{VISION}img_processor.vision_model.emb")
+        total += values * how.dtype.itemsize if plain else _quantized_bytes(values, quantization, how)
+    rotary = dims.decoder.head_size * how.dtype.itemsize  # cosines and sines of half the head, for every position
+    return int(1.02 * (total + rotary * dims.decoder.max_position_embeddings)) + (4 << 20)
+
+
+def _quantized_bytes(values: int, quantization: BlockQuantization | None, how: Recipe) -> int:
+    assert quantization is not None
+    return values * quantization.bits // 8 + values // quantization.block_size * how.dtype.itemsize

@@ -1,0 +1,30 @@
+"""How an export tells its caller how far it is. The library itself never prints."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called after every tensor: the stage under way, and bytes of the checkpoint read so far, of how many in all."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """`stage` is "vision", "embedding" or "decoder"; `done` and `total` count over all three."""
+
+
+class Meter:
+    """Adds up the bytes read and hands them to a caller's Progress."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self.total, self.done, self.stage, self._progress = total, 0, "vision", progress
+
+    def enter(self, stage: str) -> None:
+        """Name the stage that begins."""
+        self.stage = stage
+        self.add(0)
+
+    def add(self, nbytes: int) -> None:
+        """Count bytes that were read."""
+        self.done = min(self.done + nbytes, self.total)
+        if self._progress is not None:
+            self._progress(self.stage, self.done, self.total)

@@ -1,0 +1,107 @@
+"""Read and write safetensors files tensor by tensor, in numpy, with bfloat16 (through ml_dtypes).
+
+The format: an 8-byte little-endian length, a JSON header of that length, then the raw tensors. Reading goes by offset
+instead of memory mapping, so a tensor costs memory only while it is held, and part of one can be read.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CheckpointError
+
+Array = npt.NDArray[Any]
+
+_DTYPES = {"BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16), "F32": np.dtype(np.float32)}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_MAX_HEADER = 100_000_000
+_REPAIR = "download the file again"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """Where one tensor lies: its file, first byte, type and shape."""
+
+    path: Path
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor in the file."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def read(self, rows: slice | None = None) -> Array:
+        """The tensor, or only some rows of its first axis, in the file's own type."""
+        first, last, _ = (rows or slice(None)).indices(self.shape[0] if self.shape else 1)
+        row = self.nbytes // (self.shape[0] if self.shape else 1)
+        count = (last - first) * row // self.dtype.itemsize
+        flat = np.fromfile(self.path, dtype=self.dtype, count=count, offset=self.offset + first * row)
+        if flat.size != count:
+            raise CheckpointError(f"{self.path} ended while a tensor was read; {_REPAIR}")
+        return flat.reshape((last - first, *self.shape[1:]) if self.shape else ())
+
+
+def read_header(path: Path) -> dict[str, TensorEntry]:
+    """Name -> place of every float tensor in a file; raises CheckpointError for a file that is cut or no safetensors."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; {_REPAIR} into that folder")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(64)
+        if head.startswith(b"version https://git-lfs"):
+            raise CheckpointError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` in that folder")
+        length = struct.unpack("<Q", head[:8])[0] if len(head) >= 8 else _MAX_HEADER + 1
+        if length > _MAX_HEADER:
+            raise CheckpointError(f"{path} is no safetensors file ({size} bytes); {_REPAIR}")
+        file.seek(8)
+        header = file.read(length)
+    if len(header) < length:
+        raise CheckpointError(f"{path} is truncated: {size} bytes, its header alone takes {8 + length}; {_REPAIR}")
+    try:
+        entries = json.loads(header)
+        found = {name: _entry(path, 8 + length, entry) for name, entry in entries.items() if name != "__metadata__"}
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise CheckpointError(f"{path} has a damaged safetensors header ({exc}); {_REPAIR}") from exc
+    needed = max((entry.offset + entry.nbytes for entry in found.values()), default=8 + length)
+    if needed > size:
+        raise CheckpointError(f"{path} is truncated: {size} bytes where its header promises {needed}; {_REPAIR}")
+    return found
+
+
+def _entry(path: Path, data: int, entry: dict[str, Any]) -> TensorEntry:
+    dtype = _DTYPES.get(entry["dtype"])
+    if dtype is None:
+        raise CheckpointError(f"{path} holds a tensor of type {entry['dtype']}; {', '.join(_DTYPES)} are supported")
+    begin, end = entry["data_offsets"]
+    found = TensorEntry(path, data + begin, dtype, tuple(int(n) for n in entry["shape"]))
+    if end - begin != found.nbytes:
+        raise ValueError(f"{end - begin} bytes for a tensor of {found.nbytes}")
+    return found
+
+
+def write_file(path: Path, tensors: Iterable[tuple[str, tuple[int, ...], np.dtype[Any]]], make: Any) -> int:
+    """Write the listed tensors; `make(name)` gives each one's values when its turn comes. Returns the data's bytes."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    names, end = [], 0
+    for name, shape, dtype in tensors:
+        begin, end = end, end + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        names.append((name, shape, dtype))
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        for name, shape, dtype in names:
+            file.write(np.asarray(make(name), dtype=dtype).reshape(shape).tobytes())
+    return end
