@@ -20,6 +20,10 @@ _REFUSED = {
     ("fp32", "cuda"): "ONNX Runtime's fused CUDA attention takes float16 only: use fp16 or int4 on a GPU",
 }
 
+# Measured at real width, four layers, two CPU threads: 8 bits in blocks of 128 is as fast as 4 bits (1.7 times fp32)
+# at a hundredth of its error (cosine to fp32 0.9998 against 0.978). A GPU gains nothing from a quantised tower.
+_CPU_VISION = BlockQuantization(bits=8, block_size=128, accuracy_level=4)
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -46,15 +50,9 @@ def recipe(precision: str, device: str, block_size: int = 32) -> Recipe:
     table = np.dtype(np.float32 if precision == "fp32" else np.float16)
     if precision != "int4":
         return Recipe(precision, device, dtype, table, None, None)
-    level = 4 if device == "cpu" else 0
-    return Recipe(
-        precision,
-        device,
-        dtype,
-        table,
-        decoder=BlockQuantization(4, block_size, level),
-        vision=BlockQuantization(8, 32, level),
-    )
+    on_cpu = device == "cpu"
+    decoder = BlockQuantization(4, block_size, accuracy_level=4 if on_cpu else 0)
+    return Recipe(precision, device, dtype, table, decoder, _CPU_VISION if on_cpu else None)
 
 
 def folder_bytes(dims: ModelDims, how: Recipe) -> int:

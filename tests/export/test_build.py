@@ -1,0 +1,170 @@
+"""A build ends with a complete model folder or with none, says how far it is, and prints nothing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from phi3v.errors import CheckpointError, DiskSpaceError, ModelFolderError, OptionError
+from phi3v.export import build
+from phi3v.export.build import export_model
+from phi3v.export.checkpoint import Checkpoint
+from phi3v.export.precision import folder_bytes, recipe
+from phi3v.model_dir import ModelDir
+
+
+def test_folder_opens_as_a_model(int4_model: Path) -> None:
+    model = ModelDir.open(int4_model)
+    assert (model.precision, model.built_for, model.pixel_dtype) == ("int4", "cpu", "float32")
+    assert model.synthetic
+    assert model.original_context_length == 256
+    assert model.kv_bytes_per_token == 2 * 2 * 64 * 4
+
+
+def test_manifest_lists_every_other_file_with_its_size(int4_model: Path) -> None:
+    manifest = json.loads((int4_model / "phi3v.json").read_text())
+    assert manifest["files"] == {f.name: f.stat().st_size for f in int4_model.iterdir() if f.name != "phi3v.json"}
+    assert {name for name in manifest["files"] if ".onnx" in name} == {
+        f"{stem}.onnx{end}" for stem in ("vision", "embedding", "text") for end in ("", ".data")
+    }
+    assert manifest["block_size"] == 32
+
+
+def test_special_ids_come_from_the_tokenizer(int4_model: Path) -> None:
+    model = json.loads((int4_model / "genai_config.json").read_text())["model"]
+    tokenizer = json.loads((int4_model / "tokenizer.json").read_text())
+    ids = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    assert model["eos_token_id"] == [ids["<|end|>"], ids["<|endoftext|>"], ids["<|assistant|>"]]
+    assert model["pad_token_id"] == ids["<|endoftext|>"]
+    assert model["bos_token_id"] == 1
+
+
+def test_progress_counts_every_byte_once(checkpoint_dir: Path, tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
+    export_model(checkpoint_dir, tmp_path / "out", progress=lambda *call: calls.append(call))
+    assert list(dict.fromkeys(stage for stage, _, _ in calls)) == ["vision", "embedding", "decoder"]
+    assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
+    assert calls[-1][1] == calls[-1][2] == Checkpoint.open(checkpoint_dir).nbytes
+
+
+def test_nothing_is_printed_and_nothing_else_is_left(
+    checkpoint_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    export_model(checkpoint_dir, tmp_path / "out")
+    assert capfd.readouterr() == ("", "")
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_failed_build_leaves_nothing(
+    checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(build, "write_manifest", fail)
+    with pytest.raises(error):
+        export_model(checkpoint_dir, tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
+_EXPORT_AND_HANG = """
+import sys, time
+from phi3v.export.build import export_model
+def hang(stage, done, total):
+    if stage == "decoder":
+        print("decoder", flush=True)
+        time.sleep(60)
+export_model(sys.argv[1], sys.argv[2], progress=hang)
+"""
+
+
+def test_killed_build_leaves_no_folder_that_loads_and_the_next_one_cleans_up(
+    checkpoint_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", _EXPORT_AND_HANG, str(checkpoint_dir), str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "decoder\n"
+        os.kill(process.pid, signal.SIGKILL)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".out.partial-")
+    with pytest.raises(ModelFolderError, match=r"genai_config\.json is missing"):
+        ModelDir.open(left)
+    export_model(checkpoint_dir, out)
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_full_disk_is_refused_before_anything_is_written(
+    checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type(shutil.disk_usage(tmp_path))(10**9, 10**9 - 10**6, 10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DiskSpaceError, match=r"0\.0 GB free and the model needs"):
+        export_model(checkpoint_dir, tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("precision", ["int4", "fp32"])
+def test_estimated_size_covers_the_folder_closely(
+    checkpoint: Checkpoint, request: pytest.FixtureRequest, precision: str
+) -> None:
+    folder = request.getfixturevalue(f"{precision}_model")
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    assert size <= folder_bytes(checkpoint.dims, recipe(precision, "cpu")) <= 1.05 * size + (4 << 20)
+
+
+def test_taken_folder_is_refused_and_overwritten_on_request(checkpoint_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    with pytest.raises(ModelFolderError, match="not empty"):
+        export_model(checkpoint_dir, out)
+    assert (out / "mine.txt").exists()
+    export_model(checkpoint_dir, out, overwrite=True)
+    assert not (out / "mine.txt").exists()
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_bad_checkpoint_creates_nothing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError):
+        export_model(tmp_path / "nowhere", tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"precision": "int3"}, "int4, fp16, fp32"),
+        ({"device": "tpu"}, "cpu, cuda"),
+        ({"precision": "fp16", "device": "cpu"}, "int4 .* or fp32 on the CPU"),
+        ({"precision": "fp32", "device": "cuda"}, "fp16 or int4 on a GPU"),
+        ({"block_size": 31}, "16, 32, 64, 128, 256"),
+    ],
+)
+def test_impossible_options_name_the_alternatives(checkpoint_dir: Path, options: dict, said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        export_model(checkpoint_dir, "unused", **options)
+
+
+@pytest.mark.parametrize("precision", ["int4", "fp16"])
+def test_cuda_folders_name_the_provider_and_half_precision_pixels(
+    checkpoint_dir: Path, tmp_path: Path, precision: str
+) -> None:
+    model = ModelDir.open(export_model(checkpoint_dir, tmp_path / "out", precision=precision, device="cuda"))
+    assert (model.built_for, model.pixel_dtype) == ("cuda", "float16")
+    config = json.loads((tmp_path / "out" / "genai_config.json").read_text())
+    options = config["model"]["decoder"]["session_options"]["provider_options"]
+    assert options == [{"cuda": {"enable_cuda_graph": "0"}}]
+
+
+def test_folder_is_built_within_seconds(checkpoint_dir: Path, tmp_path: Path) -> None:
+    begin = time.perf_counter()
+    export_model(checkpoint_dir, tmp_path / "out")
+    assert time.perf_counter() - begin < 20

@@ -1,0 +1,132 @@
+"""The decoder equals stock transformers, on both sides of the LongRoPE switch, and streams its weights."""
+
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from phi3v.export.checkpoint import Checkpoint
+from phi3v.export.decoder import write_decoder
+from phi3v.export.quantize import BlockQuantization
+from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
+
+from transformers import Phi3Config, Phi3ForCausalLM
+
+Open = Callable[[Path], onnxruntime.InferenceSession]
+
+
+def stock_model(checkpoint: Checkpoint) -> Phi3ForCausalLM:
+    dims = checkpoint.dims.decoder
+    rope = {"rope_type": "default", "rope_theta": dims.rope_theta}
+    original = dims.max_position_embeddings
+    if dims.long_rope is not None:
+        original = dims.long_rope.original
+        factors = {"short_factor": list(dims.long_rope.short_factor), "long_factor": list(dims.long_rope.long_factor)}
+        rope |= {"rope_type": "longrope", "original_max_position_embeddings": original, **factors}
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    config = Phi3Config(
+        **{name: getattr(dims, name) for name in names},
+        num_key_value_heads=dims.num_key_value_heads,
+        max_position_embeddings=dims.max_position_embeddings,
+        original_max_position_embeddings=original,
+        rms_norm_eps=dims.rms_norm_eps,
+        rope_parameters=rope,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        tie_word_embeddings=False,
+    )
+    model = Phi3ForCausalLM(config).eval()
+    model.load_state_dict({name: torch.from_numpy(checkpoint.float32(name)) for name in model.state_dict()})
+    return model
+
+
+@pytest.fixture(scope="module")
+def stock(checkpoint: Checkpoint) -> Phi3ForCausalLM:
+    return stock_model(checkpoint)
+
+
+def logits_of_both(
+    decoder: onnxruntime.InferenceSession, stock: Phi3ForCausalLM, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    ids = torch.from_numpy(np.random.default_rng(length).integers(3, 400, (1, length)))
+    with torch.no_grad():
+        embeds = stock.model.embed_tokens(ids)
+        expected = stock(inputs_embeds=embeds).logits.numpy()
+    feed = {"inputs_embeds": embeds.numpy(), "attention_mask": np.ones((1, length), dtype=np.int64)}
+    config = stock.config
+    head = config.hidden_size // config.num_attention_heads
+    empty = np.zeros((1, config.num_key_value_heads, 0, head), dtype=np.float32)
+    feed |= {inp.name: empty for inp in decoder.get_inputs() if inp.name.startswith("past_key_values")}
+    return decoder.run(["logits"], feed)[0], expected
+
+
+@pytest.mark.parametrize("length", [1, 40, 255, 256, 257, 400])
+def test_logits_equal_transformers_below_and_beyond_the_switch(
+    fp32_model: Path, session: Open, stock: Phi3ForCausalLM, length: int
+) -> None:
+    logits, expected = logits_of_both(session(fp32_model / "text.onnx"), stock, length)
+    np.testing.assert_allclose(logits, expected, atol=1e-3)
+
+
+def test_the_switch_makes_a_difference(stock: Phi3ForCausalLM) -> None:
+    ids = torch.arange(3, 260)[None]
+    with torch.no_grad():
+        short = stock(ids[:, :256]).logits
+        long = stock(ids).logits[:, :256]
+    assert (short - long).abs().max() > 0.1
+
+
+def test_rotary_caches_equal_transformers_bit_for_bit(fp32_model: Path, stock: Phi3ForCausalLM) -> None:
+    graph = onnx.load(fp32_model / "text.onnx", load_external_data=False).graph
+    branches = [attribute.g for node in graph.node if node.op_type == "If" for attribute in node.attribute]
+    assert len(branches) == 2
+    for node in (node for branch in branches for node in branch.node):
+        cache = onnx.numpy_helper.to_array(node.attribute[0].t)
+        half = cache.shape[1]
+        with torch.no_grad():
+            cos, sin = stock.model.rotary_emb(torch.zeros(1), torch.arange(len(cache))[None])
+        np.testing.assert_array_equal(cache, (cos if "cos" in node.output[0] else sin)[0, :, :half].numpy())
+
+
+def test_int4_logits_stay_close(int4_model: Path, session: Open, stock: Phi3ForCausalLM) -> None:
+    logits, expected = logits_of_both(session(int4_model / "text.onnx"), stock, 40)
+    cosine = np.sum(logits * expected) / np.linalg.norm(logits) / np.linalg.norm(expected)
+    assert cosine > 0.95
+
+
+def test_plain_rope_and_grouped_heads_equal_transformers(tmp_path: Path, session: Open) -> None:
+    from dataclasses import replace
+
+    dims = tiny_dims(original_context=None, context=512)
+    dims = replace(dims, decoder=replace(dims.decoder, num_key_value_heads=2))
+    checkpoint = Checkpoint.open(write_random_checkpoint(tmp_path / "plain", dims))
+    write_decoder(checkpoint, tmp_path / "text.onnx", device="cpu", dtype=np.float32)
+    logits, expected = logits_of_both(session(tmp_path / "text.onnx"), stock_model(checkpoint), 40)
+    np.testing.assert_allclose(logits, expected, atol=1e-3)
+
+
+def peak_bytes(folder: Path, layers: int) -> int:
+    dims = tiny_dims(hidden_size=512, heads=8, layers=layers, context=1024, original_context=512)
+    checkpoint = Checkpoint.open(write_random_checkpoint(folder / f"{layers}", dims))
+    tracemalloc.start()
+    try:
+        write_decoder(
+            checkpoint,
+            folder / f"{layers}.onnx",
+            device="cpu",
+            dtype=np.float32,
+            quantization=BlockQuantization(4, 32, 4),
+        )
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path) -> None:
+    peak_bytes(tmp_path, 1)  # imports
+    assert peak_bytes(tmp_path, 12) < 1.2 * peak_bytes(tmp_path, 2)

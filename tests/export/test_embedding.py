@@ -1,0 +1,47 @@
+"""The embedding graph fills every slot in order, and raises rather than fill one wrongly."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from phi3v.export.checkpoint import Checkpoint
+from phi3v.export.dims import EMBED
+
+Open = Callable[[Path], onnxruntime.InferenceSession]
+
+IDS = np.array([[5, -1, -1, 7], [-3, 2, 1, 1]], dtype=np.int64)
+
+
+def features(count: int) -> np.ndarray:
+    return np.arange(count * 64, dtype=np.float32).reshape(count, 64)
+
+
+def test_slots_of_all_rows_are_filled_in_order(fp32_model: Path, session: Open, checkpoint: Checkpoint) -> None:
+    feed = {"input_ids": IDS, "image_features": features(3)}
+    embeds = session(fp32_model / "embedding.onnx").run(None, feed)[0]
+    np.testing.assert_array_equal(embeds[IDS < 0], features(3))
+    np.testing.assert_array_equal(embeds[IDS >= 0], checkpoint.read(EMBED)[IDS[IDS >= 0]])
+
+
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_mismatch_of_slots_and_features_raises(fp32_model: Path, session: Open, count: int) -> None:
+    with pytest.raises(Exception, match="ScatterND"):
+        session(fp32_model / "embedding.onnx").run(None, {"input_ids": IDS, "image_features": features(count)})
+
+
+def test_features_without_slots_raise(int4_model: Path, session: Open) -> None:
+    feed = {"input_ids": np.array([[5, 6]]), "image_features": features(1)}
+    with pytest.raises(Exception, match="ScatterND"):
+        session(int4_model / "embedding.onnx").run(None, feed)
+
+
+def test_text_needs_no_features(int4_model: Path, session: Open) -> None:
+    feed = {"input_ids": np.array([[5]]), "image_features": features(0)}
+    assert session(int4_model / "embedding.onnx").run(None, feed)[0].shape == (1, 1, 64)
+
+
+def test_int4_build_keeps_the_table_in_half_the_bytes(fp32_model: Path, int4_model: Path) -> None:
+    sizes = [(folder / "embedding.onnx.data").stat().st_size for folder in (fp32_model, int4_model)]
+    assert sizes[0] == 2 * sizes[1]
