@@ -82,7 +82,8 @@ class _Modules:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint, self._dims = checkpoint, checkpoint.dims.decoder
         self.embedding = _Module(weight=None)
-        self.model = _Module(norm=self._norm(FINAL_NORM))
+        self.final_norm = self._norm(FINAL_NORM)
+        self.model = _Module(norm=self.final_norm)
         self.lm_head = _Linear(Matrix.whole(checkpoint, LM_HEAD))
 
     def modules(self) -> Iterator[Any]:
@@ -90,7 +91,7 @@ class _Modules:
         yield self.embedding
         for layer in range(self._dims.num_hidden_layers):
             yield self._layer(layer_prefix(layer))
-        yield self.model.norm
+        yield self.final_norm
         yield self.lm_head
 
     def _layer(self, prefix: str) -> _DecoderLayer:

@@ -28,9 +28,7 @@ class GraphWriter:
     def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
         self.path, self.dtype = path, np.dtype(dtype)
         self.float = ir.DataType.from_numpy(self.dtype)
-        self._graph = ir.Graph(
-            (), (), nodes=(), opset_imports={"": OPSET, MICROSOFT: 1}, name=path.stem
-        )
+        self._graph = ir.Graph((), (), nodes=(), opset_imports={"": OPSET, MICROSOFT: 1}, name=path.stem)
         self._file = WeightFile(path.with_name(path.name + ".data"))
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._nodes = 0
@@ -109,10 +107,10 @@ class GraphWriter:
         key = (values.shape, *values.reshape(-1).tolist())
         if key not in self._constants:
             name = f"constant_{len(self._constants)}"
-            self._constants[key] = self._register(ir.tensor(values, name=name))
+            self._constants[key] = self._register(ir.Tensor(values, name=name))
         return self._constants[key]
 
-    def _register(self, tensor: ir.TensorProtocol) -> ir.Value:
+    def _register(self, tensor: ir.Tensor[Any] | ir.ExternalTensor) -> ir.Value:
         value = ir.Value(
             name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class TensorEntry:
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
-    """Name -> place of every float tensor in a file; raises CheckpointError for a file that is cut or no safetensors."""
+    """Name -> place of every tensor in a file; raises CheckpointError for a file that is cut or no safetensors."""
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; {_REPAIR} into that folder")
     size = path.stat().st_size
@@ -90,7 +90,9 @@ def _entry(path: Path, data: int, entry: dict[str, Any]) -> TensorEntry:
     return found
 
 
-def write_file(path: Path, tensors: Iterable[tuple[str, tuple[int, ...], np.dtype[Any]]], make: Any) -> int:
+def write_file(
+    path: Path, tensors: Iterable[tuple[str, tuple[int, ...], np.dtype[Any]]], make: Callable[[str], Array]
+) -> int:
     """Write the listed tensors; `make(name)` gives each one's values when its turn comes. Returns the data's bytes."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     names, end = [], 0

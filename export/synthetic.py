@@ -23,6 +23,8 @@ from .tokenizer import SMALLEST_VOCABULARY, first_special_id, write_tokenizer
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _FLOAT32 = np.dtype(np.float32)
+# GELU's outputs have a positive mean; rows that sum to zero keep it from becoming one direction all tokens share.
+_AFTER_GELU = ("mlp.fc2.weight", "img_projection.2.weight")
 
 
 def tiny_dims(
@@ -75,7 +77,8 @@ def write_random_checkpoint(
     stored = _BFLOAT16 if dtype == "bfloat16" else _FLOAT32
     shapes = tensor_shapes(dims)
     shards = _shards(shapes)
-    weight_map, total = {}, 0
+    weight_map: dict[str, str] = {}
+    total = 0
     for number, names in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         tensors = [(name, shapes[name], stored) for name in names]
@@ -104,7 +107,10 @@ def _values(name: str, shape: Shape, seed: int) -> npt.NDArray[np.float32]:
     noise = random.standard_normal(shape, dtype=np.float32)
     if name.endswith("norm.weight") or "norm1.weight" in name or "norm2.weight" in name:
         return 1 + np.float32(0.05) * noise
-    return np.float32(_spread(name, shape)) * noise
+    values = np.float32(_spread(name, shape)) * noise
+    if name.endswith(_AFTER_GELU):
+        values -= values.mean(axis=-1, keepdims=True)
+    return values
 
 
 def _spread(name: str, shape: Shape) -> float:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+import torch
+from transformers import Phi3Config, Phi3ForCausalLM
+
 from phi3v.export.build import export_model
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
@@ -47,3 +50,40 @@ def session() -> Callable[[Path], onnxruntime.InferenceSession]:
         return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
     return open_session
+
+
+def _stock_model(checkpoint: Checkpoint) -> Phi3ForCausalLM:
+    dims = checkpoint.dims.decoder
+    rope = {"rope_type": "default", "rope_theta": dims.rope_theta}
+    original = dims.max_position_embeddings
+    if dims.long_rope is not None:
+        original = dims.long_rope.original
+        factors = {"short_factor": list(dims.long_rope.short_factor), "long_factor": list(dims.long_rope.long_factor)}
+        rope |= {"rope_type": "longrope", "original_max_position_embeddings": original, **factors}
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    config = Phi3Config(
+        **{name: getattr(dims, name) for name in names},
+        num_key_value_heads=dims.num_key_value_heads,
+        max_position_embeddings=dims.max_position_embeddings,
+        original_max_position_embeddings=original,
+        rms_norm_eps=dims.rms_norm_eps,
+        rope_parameters=rope,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        tie_word_embeddings=False,
+    )
+    model = Phi3ForCausalLM(config).eval()
+    model.load_state_dict({name: torch.from_numpy(checkpoint.float32(name)) for name in model.state_dict()})
+    return model
+
+
+@pytest.fixture(scope="session")
+def load_stock() -> Callable[[Checkpoint], Phi3ForCausalLM]:
+    """Stock transformers' decoder with a checkpoint's weights."""
+    return _stock_model
+
+
+@pytest.fixture(scope="session")
+def stock(checkpoint: Checkpoint) -> Phi3ForCausalLM:
+    return _stock_model(checkpoint)

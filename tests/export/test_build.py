@@ -10,12 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
+
 from phi3v.errors import CheckpointError, DiskSpaceError, ModelFolderError, OptionError
 from phi3v.export import build
 from phi3v.export.build import export_model
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.precision import folder_bytes, recipe
 from phi3v.model_dir import ModelDir
+
+
+def names(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
 
 
 def test_folder_opens_as_a_model(int4_model: Path) -> None:
@@ -57,7 +62,7 @@ def test_nothing_is_printed_and_nothing_else_is_left(
 ) -> None:
     export_model(checkpoint_dir, tmp_path / "out")
     assert capfd.readouterr() == ("", "")
-    assert os.listdir(tmp_path) == ["out"]
+    assert names(tmp_path) == ["out"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -70,7 +75,7 @@ def test_failed_build_leaves_nothing(
     monkeypatch.setattr(build, "write_manifest", fail)
     with pytest.raises(error):
         export_model(checkpoint_dir, tmp_path / "out")
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 _EXPORT_AND_HANG = """
@@ -98,7 +103,7 @@ def test_killed_build_leaves_no_folder_that_loads_and_the_next_one_cleans_up(
     with pytest.raises(ModelFolderError, match=r"genai_config\.json is missing"):
         ModelDir.open(left)
     export_model(checkpoint_dir, out)
-    assert os.listdir(tmp_path) == ["out"]
+    assert names(tmp_path) == ["out"]
 
 
 def test_full_disk_is_refused_before_anything_is_written(
@@ -108,7 +113,7 @@ def test_full_disk_is_refused_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(DiskSpaceError, match=r"0\.0 GB free and the model needs"):
         export_model(checkpoint_dir, tmp_path / "out")
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("precision", ["int4", "fp32"])
@@ -129,13 +134,13 @@ def test_taken_folder_is_refused_and_overwritten_on_request(checkpoint_dir: Path
     assert (out / "mine.txt").exists()
     export_model(checkpoint_dir, out, overwrite=True)
     assert not (out / "mine.txt").exists()
-    assert os.listdir(tmp_path) == ["out"]
+    assert names(tmp_path) == ["out"]
 
 
 def test_bad_checkpoint_creates_nothing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         export_model(tmp_path / "nowhere", tmp_path / "out")
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+
 from phi3v.errors import CheckpointError
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.dims import EMBED, EMBED_ALIAS, ClipDims, ModelDims

@@ -9,45 +9,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from transformers import Phi3ForCausalLM
+
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.decoder import write_decoder
 from phi3v.export.quantize import BlockQuantization
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
-from transformers import Phi3Config, Phi3ForCausalLM
-
 Open = Callable[[Path], onnxruntime.InferenceSession]
-
-
-def stock_model(checkpoint: Checkpoint) -> Phi3ForCausalLM:
-    dims = checkpoint.dims.decoder
-    rope = {"rope_type": "default", "rope_theta": dims.rope_theta}
-    original = dims.max_position_embeddings
-    if dims.long_rope is not None:
-        original = dims.long_rope.original
-        factors = {"short_factor": list(dims.long_rope.short_factor), "long_factor": list(dims.long_rope.long_factor)}
-        rope |= {"rope_type": "longrope", "original_max_position_embeddings": original, **factors}
-    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    config = Phi3Config(
-        **{name: getattr(dims, name) for name in names},
-        num_key_value_heads=dims.num_key_value_heads,
-        max_position_embeddings=dims.max_position_embeddings,
-        original_max_position_embeddings=original,
-        rms_norm_eps=dims.rms_norm_eps,
-        rope_parameters=rope,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-        tie_word_embeddings=False,
-    )
-    model = Phi3ForCausalLM(config).eval()
-    model.load_state_dict({name: torch.from_numpy(checkpoint.float32(name)) for name in model.state_dict()})
-    return model
-
-
-@pytest.fixture(scope="module")
-def stock(checkpoint: Checkpoint) -> Phi3ForCausalLM:
-    return stock_model(checkpoint)
 
 
 def logits_of_both(
@@ -99,14 +68,16 @@ def test_int4_logits_stay_close(int4_model: Path, session: Open, stock: Phi3ForC
     assert cosine > 0.95
 
 
-def test_plain_rope_and_grouped_heads_equal_transformers(tmp_path: Path, session: Open) -> None:
+def test_plain_rope_and_grouped_heads_equal_transformers(
+    tmp_path: Path, session: Open, load_stock: Callable[[Checkpoint], Phi3ForCausalLM]
+) -> None:
     from dataclasses import replace
 
     dims = tiny_dims(original_context=None, context=512)
     dims = replace(dims, decoder=replace(dims.decoder, num_key_value_heads=2))
     checkpoint = Checkpoint.open(write_random_checkpoint(tmp_path / "plain", dims))
     write_decoder(checkpoint, tmp_path / "text.onnx", device="cpu", dtype=np.float32)
-    logits, expected = logits_of_both(session(tmp_path / "text.onnx"), stock_model(checkpoint), 40)
+    logits, expected = logits_of_both(session(tmp_path / "text.onnx"), load_stock(checkpoint), 40)
     np.testing.assert_allclose(logits, expected, atol=1e-3)
 
 

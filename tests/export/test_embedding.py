@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.dims import EMBED
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime_genai as og
 import pytest
+import torch
+from transformers import Phi3ForCausalLM
 
 TOKENS = 2 * 144 + 1 + 24
 
@@ -53,6 +55,16 @@ def test_text_alone_generates(model: og.Model) -> None:
 def test_picture_generates_and_the_conversation_goes_on(model: og.Model) -> None:
     tokenizer = og.Tokenizer(model)
     assert len(generate(model, prompt(tokenizer, TOKENS), picture=True, more=prompt(tokenizer))) == 9
+
+
+@pytest.mark.parametrize("length", [200, 255, 256, 257, 300])
+def test_first_token_equals_transformers_on_both_sides_of_the_switch(
+    fp32_model: Path, stock: Phi3ForCausalLM, length: int
+) -> None:
+    ids = np.random.default_rng(length).integers(3, 400, length)
+    with torch.no_grad():
+        expected = int(stock(torch.from_numpy(ids[None])).logits[0, -1].argmax())
+    assert generate(og.Model(str(fp32_model)), ids.tolist())[0] == expected
 
 
 @pytest.mark.parametrize("slots", [TOKENS - 1, TOKENS + 1])

@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
+
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.graph import GraphWriter
 from phi3v.export.matrix import Matrix

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+
 from phi3v.errors import OptionError
 from phi3v.export.synthetic import full_dims
 from phi3v.export.tokenizer import SMALLEST_VOCABULARY, write_tokenizer
-from tokenizers import Tokenizer
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "phi-3-vision-tokenizer" / "tokenizer.json"
 

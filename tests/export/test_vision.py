@@ -7,9 +7,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch.nn import functional
+
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.dims import VISION, vision_shapes
-from torch.nn import functional
 
 Open = Callable[[Path], onnxruntime.InferenceSession]
 
