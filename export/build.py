@@ -6,14 +6,20 @@ import os
 import shutil
 from pathlib import Path
 
-from ..errors import DiskSpaceError, ModelFolderError
-from .checkpoint import Checkpoint
-from .config_files import copy_tokenizer, write_genai_config, write_manifest, write_processor_config
-from .decoder import write_decoder
-from .embedding import write_embedding
+from ..errors import DiskSpaceError, MissingDependencyError, ModelFolderError
 from .precision import Recipe, folder_bytes, recipe
 from .progress import Meter, Progress
-from .vision import write_vision
+
+try:
+    from .checkpoint import Checkpoint
+    from .config_files import copy_tokenizer, write_genai_config, write_manifest, write_processor_config
+    from .decoder import import_builder, write_decoder
+    from .embedding import write_embedding
+    from .vision import write_vision
+except ImportError as exc:
+    raise MissingDependencyError(
+        f'exporting needs {exc.name}, which is not installed; run `pip install "phi3v[cpu,export]"`'
+    ) from exc
 
 
 def export_model(
@@ -31,13 +37,14 @@ def export_model(
     `precision` is "int4", "fp16" or "fp32", `device` "cpu" or "cuda". Builds beside `out` and renames at the end.
     Raises CheckpointError, OptionError, DiskSpaceError, ModelFolderError (`out` is taken) or MissingDependencyError.
     """
-    how, target = recipe(precision, device, block_size), Path(out)
+    how, target = recipe(precision, device, block_size), Path(out).absolute()
     source = Checkpoint.open(Path(checkpoint))
     _check_target(target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(target)
     _check_disk(target.parent, folder_bytes(source.dims, how))
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    import_builder()
     try:
         partial.mkdir()
         _build(source, partial, how, Meter(source.nbytes, progress))
@@ -45,7 +52,7 @@ def export_model(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return target
+    return Path(out)
 
 
 def _build(source: Checkpoint, folder: Path, how: Recipe, meter: Meter) -> None:

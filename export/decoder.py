@@ -174,13 +174,16 @@ class _StreamedWeights:
 
 @cache
 def _streaming_builder(long_rope: bool) -> type[Any]:
-    builder = _import_builder()
+    builder = import_builder()
     base = builder.Phi3MiniLongRoPEModel if long_rope else builder.Phi3MiniModel
     return type("StreamingPhi3", (_StreamedWeights, base), {})
 
 
-def _import_builder() -> ModuleType:
-    """Import genai's builder, which needs torch; telemetry stays off, and sys.path as it was."""
+def import_builder() -> ModuleType:
+    """Import genai's builder, which needs torch and seconds; telemetry stays off, and sys.path as it was.
+
+    Raises MissingDependencyError.
+    """
     if os.environ.get("PHI3V_TELEMETRY") != "1":
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     paths = list(sys.path)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from phi3v.errors import CheckpointError, DiskSpaceError, ModelFolderError, OptionError
+from phi3v.errors import CheckpointError, DiskSpaceError, MissingDependencyError, ModelFolderError, OptionError
 from phi3v.export import build
 from phi3v.export.build import export_model
 from phi3v.export.checkpoint import Checkpoint
@@ -167,6 +167,15 @@ def test_cuda_folders_name_the_provider_and_half_precision_pixels(
     config = json.loads((tmp_path / "out" / "genai_config.json").read_text())
     options = config["model"]["decoder"]["session_options"]["provider_options"]
     assert options == [{"cuda": {"enable_cuda_graph": "0"}}]
+
+
+def test_missing_package_is_named_with_the_extra_that_brings_it(
+    checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime_genai.models", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install .phi3v\[cpu,export\]"):
+        export_model(checkpoint_dir, tmp_path / "out")
+    assert names(tmp_path) == []
 
 
 def test_folder_is_built_within_seconds(checkpoint_dir: Path, tmp_path: Path) -> None:
