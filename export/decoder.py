@@ -127,6 +127,10 @@ class _StreamedWeights:
     file: WeightFile
     quantization: BlockQuantization | None
 
+    def is_gqa_supported(self) -> bool:
+        """GroupQueryAttention everywhere: the builder does not know that the CPU provider has it in float16 too."""
+        return True
+
     def load_weights(self, _: str) -> _Modules:
         return _Modules(self.source)
 

@@ -16,7 +16,6 @@ DEVICES = ("cpu", "cuda")
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 
 _REFUSED = {
-    ("fp16", "cpu"): "ONNX Runtime's CPU kernels compute in float32: use int4 (smallest, fastest) or fp32 on the CPU",
     ("fp32", "cuda"): "ONNX Runtime's fused CUDA attention takes float16 only: use fp16 or int4 on a GPU",
 }
 
@@ -46,7 +45,8 @@ def recipe(precision: str, device: str, block_size: int = 32) -> Recipe:
         raise OptionError(f"block_size is {block_size}; use one of {', '.join(map(str, BLOCK_SIZES))}")
     if reason := _REFUSED.get((precision, device)):
         raise OptionError(f"{precision} cannot run on {device}. {reason}")
-    dtype = np.dtype(np.float16 if device == "cuda" else np.float32)
+    # On the CPU fp16 halves the files and the KV cache; ONNX Runtime widens the weights as it loads them.
+    dtype = np.dtype(np.float16 if device == "cuda" or precision == "fp16" else np.float32)
     table = np.dtype(np.float32 if precision == "fp32" else np.float16)
     if precision != "int4":
         return Recipe(precision, device, dtype, table, None, None)

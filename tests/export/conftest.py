@@ -42,6 +42,11 @@ def int4_model(checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
+def fp16_model(checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_model(checkpoint_dir, tmp_path_factory.mktemp("model") / "fp16", precision="fp16")
+
+
+@pytest.fixture(scope="session")
 def session() -> Callable[[Path], onnxruntime.InferenceSession]:
     def open_session(graph: Path) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
