@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from ..errors import DiskSpaceError, MissingDependencyError, ModelFolderError
@@ -101,6 +102,8 @@ def _remove_stale(target: Path) -> None:
 
 
 def _runs(pid: int) -> bool:
+    if sys.platform == "win32":  # there, signal 0 is Ctrl-C
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

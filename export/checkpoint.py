@@ -141,3 +141,4 @@ def _check_tensor(path: Path, tensors: dict[str, TensorEntry], name: str, shape:
             f"{entry.path}: {name} has the shape {list(entry.shape)} where config.json implies {list(shape)}; "
             "take config.json and weights from the same checkpoint"
         )
+    _ = entry.dtype  # refuses a type that cannot be read

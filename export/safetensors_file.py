@@ -21,7 +21,11 @@ from ..errors import CheckpointError
 
 Array = npt.NDArray[Any]
 
-_DTYPES = {"BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16), "F32": np.dtype(np.float32)}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F16": np.dtype(np.float16),
+    "F32": np.dtype(np.float32),
+}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _MAX_HEADER = 100_000_000
 _REPAIR = "download the file again"
@@ -29,17 +33,23 @@ _REPAIR = "download the file again"
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """Where one tensor lies: its file, first byte, type and shape."""
+    """Where one tensor lies: its file, first byte, size, type (in the format's words, "BF16") and shape."""
 
     path: Path
     offset: int
-    dtype: np.dtype[Any]
+    nbytes: int
+    kind: str
     shape: tuple[int, ...]
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the tensor in the file."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+    def dtype(self) -> np.dtype[Any]:
+        """The type in numpy's words; raises CheckpointError for a type that is no float this project reads."""
+        if self.kind not in _DTYPES:
+            raise CheckpointError(
+                f"{self.path} holds a tensor of type {self.kind}; only {', '.join(_DTYPES)} are supported: "
+                "give the original checkpoint, not a quantised one"
+            )
+        return _DTYPES[self.kind]
 
     def read(self, rows: slice | None = None) -> Array:
         """The tensor, or only some rows of its first axis, in the file's own type."""
@@ -80,14 +90,12 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
 
 def _entry(path: Path, data: int, entry: dict[str, Any]) -> TensorEntry:
-    dtype = _DTYPES.get(entry["dtype"])
-    if dtype is None:
-        raise CheckpointError(f"{path} holds a tensor of type {entry['dtype']}; {', '.join(_DTYPES)} are supported")
     begin, end = entry["data_offsets"]
-    found = TensorEntry(path, data + begin, dtype, tuple(int(n) for n in entry["shape"]))
-    if end - begin != found.nbytes:
-        raise ValueError(f"{end - begin} bytes for a tensor of {found.nbytes}")
-    return found
+    shape = tuple(int(n) for n in entry["shape"])
+    kind = _DTYPES.get(entry["dtype"])
+    if kind is not None and end - begin != kind.itemsize * np.prod(shape, dtype=np.int64):
+        raise ValueError(f"{end - begin} bytes for a tensor of shape {list(shape)}")
+    return TensorEntry(path, data + begin, end - begin, entry["dtype"], shape)
 
 
 def write_file(

@@ -155,6 +155,26 @@ def test_bad_checkpoint_is_refused_by_name(copy: Path, damage: Callable[[Path], 
         Checkpoint.open(copy)
 
 
+def retype(folder: Path, name: str) -> None:
+    """Call one tensor int8 in a shard's header, keeping the header's length."""
+    shard = last_shard(folder)
+    head, _, rest = shard.read_bytes().partition(f'"{name}": {{"dtype": "F32"'.encode())
+    assert rest
+    shard.write_bytes(head + f'"{name}": {{"dtype": "I8" '.encode() + rest)
+
+
+def test_quantised_checkpoint_is_refused_by_type(copy: Path) -> None:
+    retype(copy, "lm_head.weight")
+    with pytest.raises(CheckpointError, match="type I8"):
+        Checkpoint.open(copy)
+
+
+def test_other_types_do_not_matter_in_tensors_that_are_not_used(copy: Path) -> None:
+    rewrite(last_shard(copy), lambda tensors: tensors.update(extra=np.zeros(4, dtype=np.float32)))
+    retype(copy, "extra")
+    Checkpoint.open(copy)
+
+
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nowhere"):
         Checkpoint.open(tmp_path / "nowhere")
