@@ -16,7 +16,8 @@ Status = Literal["ok", "note", "fail"]
 
 # One Identity node: the smallest model that makes a provider load for real.
 _IDENTITY_MODEL = bytes.fromhex(
-    "08083a350a100a017812017922084964656e746974791201675a0f0a01781a0a0a0808011204080108016200"
+    "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801"
+    "620f0a0179120a0a08080112040a02080142040a00100d"
 )
 _CLASHES = (("onnxruntime-genai", "onnxruntime-genai-cuda"), ("onnxruntime", "onnxruntime-gpu"))
 _PACKAGES = ("numpy", "pillow", "tokenizers", "click", "rich")

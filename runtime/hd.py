@@ -140,8 +140,12 @@ def _global_crop(canvas: Float32) -> Float32:
     """Bicubic resize of [3, H, W] to [3, 336, 336]: four taps an axis, so only the rows in use are read."""
     rows, row_weights = _taps(canvas.shape[1])
     columns, column_weights = _taps(canvas.shape[2])
-    low = sum(canvas[:, rows[:, tap]] * row_weights[:, tap, np.newaxis] for tap in range(4))
-    return np.asarray(sum(low[:, :, columns[:, tap]] * column_weights[:, tap] for tap in range(4)))
+    low = _sum_of_taps([canvas[:, rows[:, tap]] * row_weights[:, tap, np.newaxis] for tap in range(4)])
+    return _sum_of_taps([low[:, :, columns[:, tap]] * column_weights[:, tap] for tap in range(4)])
+
+
+def _sum_of_taps(taps: list[Float32]) -> Float32:
+    return taps[0] + taps[1] + taps[2] + taps[3]
 
 
 def _taps(size: int) -> tuple[npt.NDArray[np.intp], Float32]:

@@ -158,7 +158,7 @@ def _graph_bytes(graph: Path) -> int:
     """Bytes of a graph and of the external data files it names."""
     _require_file(graph)
     # The graph is a protobuf; external files stand in it as plain strings, and reading them needs no onnx package.
-    named = set(re.findall(rb"[\w.+-]+\.data\b", graph.read_bytes()))
+    named = set(re.findall(rb"[\w.+-]+\.data", graph.read_bytes()))
     files = [graph.parent / name.decode() for name in sorted(named)]
     for file in files:
         _require_file(file)

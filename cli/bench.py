@@ -1,0 +1,37 @@
+"""`phi3v bench`: what measures. So far: models with random weights to measure on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .export import progress_bar
+
+
+@click.group()
+def bench() -> None:
+    """Make models to measure on."""
+
+
+@bench.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--size", type=click.Choice(["tiny", "full"]), default="tiny", show_default=True)
+@click.option("--layers", type=click.IntRange(min=1), help="Decoder layers. Default: 2 (tiny), 32 (full).")
+@click.option("--precision", type=click.Choice(["int4", "fp16", "fp32"]), default="int4", show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def synth(out: Path, size: str, layers: int | None, precision: str, device: str, seed: int) -> None:
+    """Write a checkpoint with random weights to OUT/checkpoint and export it to OUT/model.
+
+    "full" has the real 4.2 B dimensions: its speed and memory are the real model's, its answers mean nothing.
+    """
+    from phi3v.export.build import export_model
+    from phi3v.export.synthetic import full_dims, tiny_dims, write_random_checkpoint
+
+    dims = full_dims(layers=layers or 32) if size == "full" else tiny_dims(layers=layers or 2)
+    checkpoint = write_random_checkpoint(out / "checkpoint", dims, seed)
+    with progress_bar() as progress:
+        export_model(checkpoint, out / "model", precision=precision, device=device, overwrite=True, progress=progress)
+    click.echo("random weights: answers of this model mean nothing", err=True)
+    click.echo(str(out / "model"))

@@ -1,0 +1,62 @@
+"""`phi3v info`: what a model folder holds, or what a picture costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import model_option
+from .picture_args import picture_arguments
+
+_PUBLISHED_KV = {"fp16": 393_216, "fp32": 786_432}
+"""KV bytes a token of the 4.2 B model: 32 layers x 2 x 3072 values; GPUs keep fp16, the CPU fp32."""
+
+
+@click.command()
+@click.argument("target", metavar="MODEL|IMAGE")
+@model_option
+def info(target: str, model: str | None) -> None:
+    """Describe a model folder, or what a picture costs in crops, tokens and KV memory.
+
+    KV memory is the 4.2 B model's, or that of --model.
+    """
+    if Path(target).is_dir():
+        _describe_model(target)
+    else:
+        _describe_picture(target, model)
+
+
+def _describe_model(folder: str) -> None:
+    from phi3v.model_dir import ModelDir
+
+    model = ModelDir.open(folder)
+    switch = model.original_context_length
+    click.echo(f"{model.path}: {model.precision or 'published build'}, built for {model.built_for}")
+    if model.synthetic:
+        click.echo("random weights: its answers mean nothing")
+    for part, size in model.graphs.items():
+        click.echo(f"{part:10} {size / 1e6:10.1f} MB")
+    click.echo(f"context    {model.context_length} tokens" + (f", LongRoPE switch at {switch}" if switch else ""))
+    click.echo(f"KV cache   {model.kv_bytes_per_token} bytes a token")
+    click.echo(f"num_crops  {model.num_crops} by default")
+
+
+def _describe_picture(target: str, model: str | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from phi3v import hd
+    from phi3v.images import load_image
+    from phi3v.model_dir import ModelDir
+
+    size = load_image(picture_arguments((target,))[0]).size
+    kv = {"KV": ModelDir.open(model).kv_bytes_per_token} if model else _PUBLISHED_KV
+    table = Table("num_crops", "grid", "crops", "tokens", *(f"{name} MiB" for name in kv), box=None)
+    for num_crops in (1, 4, 9, 16):
+        plan = hd.plan(*size, num_crops)
+        memory = [f"{plan.image_tokens * bytes_ / (1 << 20):.1f}" for bytes_ in kv.values()]
+        grid = f"{plan.rows} x {plan.columns}"
+        table.add_row(str(num_crops), grid, str(plan.crops), str(plan.image_tokens), *memory)
+    click.echo(f"{target}: {size[0]} x {size[1]} pixels")
+    Console().print(table)
