@@ -219,7 +219,7 @@ def _run_processor(
     made = processor(text, images=images)
     arrays = {name: np.array(made[name].as_numpy()) for name in ("input_ids", "pixel_values", "num_image_tokens")}
     # genai hands out int64 as C's long long, which it refuses to take back.
-    return arrays | {"image_sizes": np.array(made["image_sizes"].as_numpy(), dtype=np.int64)}
+    return arrays | {"image_sizes": np.array(made["image_sizes"].as_numpy().tolist(), dtype=np.int64)}
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -25,8 +25,8 @@ from .fetch import fetch_url
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | npt.NDArray[Any] | BinaryIO
 """A path, the bytes of a file, a PIL image, a uint8 array [H, W(, 3|4)], an http(s) or `data:` URL, a binary file."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""Pillow decoders that are allowed; MPO is the JPEG of many cameras. No others: some start programs."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""Pillow decoders that are allowed ("JPEG" covers the MPO of many cameras). No others: some start programs."""
 
 MAX_FILE_BYTES = 100 << 20
 MAX_PIXELS = 100_000_000

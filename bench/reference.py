@@ -1,0 +1,201 @@
+"""The PyTorch reference: the whole model from the same checkpoint, written for being right rather than fast.
+
+Shares no code with the runtime's preprocessing: the image processor and the tokenisation are its own, so that parity
+means something. CLIP and the Phi-3 decoder are stock transformers; the HD layout is the published loop.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import nn
+from torch.nn import functional
+from transformers import CLIPVisionConfig, CLIPVisionModel, Phi3Config, Phi3ForCausalLM
+
+from ..backend import ModelInputs
+from ..export.checkpoint import Checkpoint
+from ..export.dims import CLIP, EMBED, FINAL_NORM, LM_HEAD, VISION, ModelDims
+
+_MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).reshape(3, 1, 1)
+_STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).reshape(3, 1, 1)
+
+
+class ReferenceModel:
+    """Checkpoint in PyTorch. `logits` gives every position; `greedy` the tokens."""
+
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> None:
+        dims = checkpoint.dims
+        self.dtype = dtype
+        self.switch = dims.decoder.long_rope.original if dims.decoder.long_rope else None
+        self.tokenizer = Tokenizer.from_file(str(checkpoint.path / "tokenizer.json"))
+        self.vision = _Vision(dims).to(dtype).eval()
+        self.decoder = _sdpa(Phi3ForCausalLM, _decoder_config(dims)).to(dtype).eval()
+        _load(self.vision, checkpoint, _vision_name)
+        _load(self.decoder, checkpoint, lambda name: name)
+
+    @classmethod
+    def from_checkpoint(cls, path: Path, dtype: torch.dtype = torch.float32) -> Self:
+        """Load a Hugging Face checkpoint folder in the original tensor names, without remote code."""
+        return cls(Checkpoint.open(path), dtype)
+
+    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
+        """The reference processor: pixel_values [N, 1 + num_crops, 3, 336, 336] and ids chunk by chunk."""
+        tags = "".join(f"<|image_{n}|>\n" for n in range(1, len(pictures) + 1))
+        text = f"<|user|>\n{tags}{prompt}<|end|>\n<|assistant|>\n"
+        processed = [process_picture(picture, num_crops) for picture in pictures]
+        tokens = [count_tokens(*size) for _, size in processed]
+        ids: list[int] = []
+        for number, chunk in enumerate(re.split(r"<\|image_\d+\|>", text), start=1):
+            ids += self.tokenizer.encode(chunk).ids  # its post-processor puts BOS in front
+            ids += [-number] * tokens[number - 1] if number <= len(pictures) else []
+        pixels = torch.stack([p for p, _ in processed]).numpy() if processed else None
+        sizes = np.array([size for _, size in processed], dtype=np.int64) if processed else None
+        return ModelInputs(np.array(ids, dtype=np.int32), pixels, sizes, tuple(tokens))
+
+    @torch.inference_mode()
+    def logits(self, inputs: ModelInputs, generated: Sequence[int] = ()) -> torch.Tensor:
+        """float32 [L + len(generated), vocab]: logits of every position, computed afresh without a cache."""
+        logits: torch.Tensor = self.decoder(inputs_embeds=self._embed(inputs, generated)).logits
+        return logits[0].float()
+
+    @torch.inference_mode()
+    def greedy(self, inputs: ModelInputs, count: int) -> list[int]:
+        """`count` greedy tokens, with a KV cache that is dropped where a sequence crosses the LongRoPE switch."""
+        generated: list[int] = []
+        cache, step = None, self._embed(inputs)
+        while len(generated) < count:
+            out = self.decoder(inputs_embeds=step, past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            generated.append(int(out.logits[0, -1].argmax()))
+            if self.switch and len(inputs.input_ids) + len(generated) == self.switch + 1:
+                cache, step = None, self._embed(inputs, generated)
+            else:
+                step = self.decoder.model.embed_tokens(torch.tensor([[generated[-1]]]))
+        return generated
+
+    def _embed(self, inputs: ModelInputs, generated: Sequence[int] = ()) -> torch.Tensor:
+        ids = torch.from_numpy(np.concatenate([inputs.input_ids, np.array(generated, dtype=np.int32)])).long()
+        embedded: torch.Tensor = self.decoder.model.embed_tokens(ids.clamp_min(0))
+        if inputs.pixel_values is not None and inputs.image_sizes is not None:
+            pixels = torch.from_numpy(inputs.pixel_values).to(self.dtype)
+            embedded[ids < 0] = self.vision(pixels, inputs.image_sizes.tolist()).to(embedded.dtype)
+        return embedded[None]
+
+
+class _Vision(nn.Module):
+    """CLIP, layer -2, the HD layout as the published loop, the projector."""
+
+    def __init__(self, dims: ModelDims) -> None:
+        super().__init__()
+        clip = dims.clip
+        names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size")
+        config = CLIPVisionConfig(
+            **{name: getattr(clip, name) for name in names}, patch_size=clip.patch_size, hidden_act="quick_gelu"
+        )
+        self.img_processor = _sdpa(CLIPVisionModel, config)
+        merged, hidden = 4 * clip.hidden_size, dims.decoder.hidden_size
+        self.sub_GN = nn.Parameter(torch.zeros(1, 1, 1, merged))
+        self.glb_GN = nn.Parameter(torch.zeros(1, 1, merged))
+        self.img_projection = nn.Sequential(nn.Linear(merged, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+
+    def forward(self, pixels: torch.Tensor, sizes: Sequence[Sequence[int]]) -> torch.Tensor:
+        rows = [self._picture(p, h // 336, w // 336) for p, (h, w) in zip(pixels, sizes, strict=True)]
+        projected: torch.Tensor = self.img_projection(torch.cat(rows))
+        return projected
+
+    def _picture(self, crops: torch.Tensor, high: int, wide: int) -> torch.Tensor:
+        states = self.img_processor(crops[: high * wide + 1], output_hidden_states=True).hidden_states[-2][:, 1:]
+        merged = states.reshape(-1, 12, 2, 12, 2, states.shape[-1]).transpose(2, 3).reshape(len(states), 12, 12, -1)
+        sub = merged[1:].reshape(high, wide, 12, 12, -1).transpose(1, 2).reshape(high * 12, wide * 12, -1)
+        return torch.cat([self._lines(sub), self.glb_GN[0], self._lines(merged[0])])
+
+    def _lines(self, rows: torch.Tensor) -> torch.Tensor:
+        ends = self.sub_GN[0].expand(len(rows), 1, -1)
+        return torch.cat([rows, ends], dim=1).reshape(-1, rows.shape[-1])
+
+
+def count_tokens(height: int, width: int) -> int:
+    """Tokens of a padded picture, by the published formula."""
+    rows, columns = height // 336, width // 336
+    return int((rows * columns + 1) * 144 + 1 + (rows + 1) * 12)
+
+
+def process_picture(picture: Image.Image, num_crops: int) -> tuple[torch.Tensor, tuple[int, int]]:
+    """The reference image processor: float32 [1 + num_crops, 3, 336, 336], and the padded (height, width)."""
+    canvas = _pad(picture.convert("RGB"), num_crops)
+    pixels = torch.from_numpy(np.array(canvas)).permute(2, 0, 1).contiguous().float().div(255)
+    pixels = (pixels - _MEAN) / _STD
+    whole = functional.interpolate(pixels[None], size=(336, 336), mode="bicubic")
+    height, width = pixels.shape[1:]
+    grid = pixels.reshape(1, 3, height // 336, 336, width // 336, 336).permute(0, 2, 4, 1, 3, 5)
+    crops = torch.cat([whole, grid.reshape(-1, 3, 336, 336)])
+    padding = torch.zeros(1 + num_crops - len(crops), 3, 336, 336)
+    return torch.cat([crops, padding]), (height, width)
+
+
+def _pad(picture: Image.Image, num_crops: int) -> Image.Image:
+    portrait = picture.width < picture.height
+    lying = picture.transpose(Image.Transpose.TRANSPOSE) if portrait else picture
+    ratio = lying.width / lying.height
+    scale = 1
+    while scale * math.ceil(scale / ratio) <= num_crops:
+        scale += 1
+    scale -= 1
+    height = int(scale * 336 / ratio)
+    resized = lying.resize((scale * 336, height), Image.Resampling.BILINEAR)
+    canvas = Image.new("RGB", (scale * 336, math.ceil(height / 336) * 336), (255, 255, 255))
+    canvas.paste(resized, (0, int((canvas.height - height) / 2)))
+    return canvas.transpose(Image.Transpose.TRANSPOSE) if portrait else canvas
+
+
+def _sdpa(kind: Any, config: Any) -> Any:
+    """A stock transformers model, weights unset, with PyTorch's fused attention."""
+    return kind._from_config(config, attn_implementation="sdpa")
+
+
+def _decoder_config(dims: ModelDims) -> Phi3Config:
+    decoder = dims.decoder
+    names = (
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+        *("num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings"),
+    )
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": decoder.rope_theta}
+    original = decoder.max_position_embeddings
+    if (long := decoder.long_rope) is not None:
+        original = long.original
+        rope |= {"rope_type": "longrope", "original_max_position_embeddings": original}
+        rope |= {"short_factor": list(long.short_factor), "long_factor": list(long.long_factor)}
+    return Phi3Config(
+        **{name: getattr(decoder, name) for name in names},
+        original_max_position_embeddings=original,
+        rope_parameters=rope,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+
+
+def _vision_name(name: str) -> str | None:
+    """Checkpoint name of a parameter of `_Vision`; None for the layers whose output is never used."""
+    if not name.startswith("img_processor."):
+        return VISION + name
+    return CLIP + name.removeprefix("img_processor.").removeprefix("vision_model.")
+
+
+def _load(module: nn.Module, checkpoint: Checkpoint, source: Any) -> None:
+    """Fill a module tensor by tensor. The last CLIP layer and post_layernorm may be absent: nothing reads them."""
+    for name, parameter in module.named_parameters():
+        wanted = source(name)
+        if wanted not in checkpoint.tensors and wanted in (EMBED, FINAL_NORM, LM_HEAD):
+            raise KeyError(wanted)
+        if wanted in checkpoint.tensors:
+            values = checkpoint.float32(wanted).reshape(tuple(parameter.shape))
+            parameter.data.copy_(torch.from_numpy(np.array(values)))

@@ -1,0 +1,165 @@
+"""Ours equals the PyTorch reference on the same tiny random checkpoint: ids, pixels, logits and greedy tokens."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import phi3v
+from phi3v.backend import ModelInputs
+from phi3v.bench.reference import ReferenceModel
+from phi3v.export.build import export_model
+from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
+from phi3v.genai import GenaiBackend
+from phi3v.model_dir import ModelDir
+from phi3v.types import SamplingParams
+
+NEW_TOKENS = 64
+PROMPT = "Compare: 日本語, é and 😀?"
+
+
+def picture(width: int, height: int) -> Image.Image:
+    pixels = np.random.default_rng(width).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+PICTURES = {"none": [], "landscape": [picture(500, 300)], "portrait": [picture(200, 420)]}
+PICTURES["two"] = PICTURES["landscape"] + PICTURES["portrait"]
+CASES = [(name, crops) for name, crops in itertools.product(PICTURES, (1, 4, 16)) if name != "none" or crops == 1]
+
+
+@pytest.fixture(scope="session")
+def parity_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # The switch at 2048 lets a 16-crop pair run beyond it and a single picture stay below.
+    path = tmp_path_factory.mktemp("parity") / "checkpoint"
+    return write_random_checkpoint(path, tiny_dims(layers=4, original_context=2048), seed=1, dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def reference(parity_checkpoint: Path) -> ReferenceModel:
+    return ReferenceModel.from_checkpoint(parity_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def fp32_folder(parity_checkpoint: Path) -> Path:
+    folder = export_model(parity_checkpoint, parity_checkpoint.parent / "fp32", precision="fp32")
+    never_end(folder)
+    return folder
+
+
+def never_end(folder: Path) -> None:
+    """Make <unk> the only end token: genai pads after an end, and 64 tokens are to be compared."""
+    config_file, manifest_file = folder / "genai_config.json", folder / "phi3v.json"
+    config = json.loads(config_file.read_text())
+    config["model"]["eos_token_id"] = [0]
+    config_file.write_text(json.dumps(config))
+    manifest = json.loads(manifest_file.read_text())
+    manifest["files"].pop(config_file.name, None)
+    manifest_file.write_text(json.dumps(manifest))
+
+
+@pytest.fixture(scope="session")
+def ours(fp32_folder: Path) -> GenaiBackend:
+    return GenaiBackend(ModelDir.open(fp32_folder), "cpu")
+
+
+def generate(backend: GenaiBackend, inputs: ModelInputs, count: int) -> list[int]:
+    generation = backend.start(inputs, SamplingParams(), count)
+    tokens = [generation.step() for _ in range(count)]
+    generation.close()
+    return tokens
+
+
+@pytest.mark.parametrize(("name", "num_crops"), CASES)
+def test_ids_and_pixels_equal_the_reference(
+    ours: GenaiBackend, reference: ReferenceModel, name: str, num_crops: int
+) -> None:
+    mine = ours.preprocess(PROMPT, PICTURES[name], num_crops)
+    theirs = reference.preprocess(PROMPT, PICTURES[name], num_crops)
+    assert mine.input_ids.tolist() == theirs.input_ids.tolist()
+    assert mine.image_tokens == theirs.image_tokens
+    if mine.pixel_values is None or theirs.pixel_values is None:
+        assert mine.pixel_values is theirs.pixel_values
+        return
+    assert mine.image_sizes is not None
+    assert theirs.image_sizes is not None
+    assert mine.image_sizes.tolist() == theirs.image_sizes.tolist()
+    for own, other, (height, width) in zip(mine.pixel_values, theirs.pixel_values, mine.image_sizes, strict=True):
+        crops = 1 + height * width // 336**2
+        assert (own[1:crops] == other[1:crops]).all()
+        assert np.abs(own[0] - other[0]).max() < 1e-5
+
+
+@pytest.mark.parametrize(("name", "num_crops"), CASES)
+def test_greedy_tokens_equal_the_reference(
+    ours: GenaiBackend, reference: ReferenceModel, name: str, num_crops: int
+) -> None:
+    inputs = reference.preprocess(PROMPT, PICTURES[name], num_crops)
+    mine = generate(ours, ours.preprocess(PROMPT, PICTURES[name], num_crops), NEW_TOKENS)
+    assert mine == reference.greedy(inputs, NEW_TOKENS)
+
+
+@pytest.mark.parametrize(("name", "num_crops"), CASES)
+def test_fp32_logits_equal_the_reference_at_every_position(
+    fp32_folder: Path, ours: GenaiBackend, reference: ReferenceModel, name: str, num_crops: int
+) -> None:
+    inputs = ours.preprocess(PROMPT, PICTURES[name], num_crops)
+    expected = reference.logits(inputs).numpy()
+    assert np.abs(graph_logits(fp32_folder, inputs) - expected).max() < 1e-3
+
+
+def graph_logits(folder: Path, inputs: ModelInputs) -> np.ndarray:
+    """Logits of every position from the three graphs; genai itself hands out only the last."""
+    import onnxruntime
+
+    def run(name: str, **feed: object) -> np.ndarray:
+        session = onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
+        for unset in session.get_inputs():
+            if unset.name.startswith("past_key_values"):
+                feed[unset.name] = np.zeros((1, unset.shape[1], 0, 16), dtype=np.float32)
+        result: np.ndarray = session.run(None, feed)[0]
+        return result
+
+    features = np.zeros((0, 64), dtype=np.float32)
+    if inputs.pixel_values is not None:
+        features = run("vision.onnx", pixel_values=inputs.pixel_values, image_sizes=inputs.image_sizes)
+    ids = inputs.input_ids[np.newaxis].astype(np.int64)
+    embedded = run("embedding.onnx", input_ids=ids, image_features=features)
+    return run("text.onnx", inputs_embeds=embedded, attention_mask=np.ones_like(ids))[0]
+
+
+def test_a_generation_that_crosses_the_longrope_switch_equals_the_reference(
+    ours: GenaiBackend, reference: ReferenceModel
+) -> None:
+    question = "x" * (2048 - 1921 - 40)
+    square = [PICTURES["landscape"][0].resize((400, 300))]
+    inputs = ours.preprocess(question, square, 16)
+    assert 2048 - NEW_TOKENS < len(inputs.input_ids) < 2048
+    crossed = generate(ours, inputs, NEW_TOKENS)
+    assert crossed == reference.greedy(inputs, NEW_TOKENS)
+    # Without the recompute the answer would differ: the factors are far apart.
+    reference.switch, switch = None, reference.switch
+    try:
+        assert crossed != reference.greedy(inputs, NEW_TOKENS)
+    finally:
+        reference.switch = switch
+
+
+def test_int4_stays_near_the_reference(parity_checkpoint: Path, reference: ReferenceModel, ours: GenaiBackend) -> None:
+    folder = export_model(parity_checkpoint, parity_checkpoint.parent / "int4", precision="int4")
+    inputs = ours.preprocess(PROMPT, PICTURES["landscape"], 1)
+    expected, got = reference.logits(inputs).numpy(), graph_logits(folder, inputs)
+    cosine = (expected * got).sum(-1) / np.linalg.norm(expected, axis=-1) / np.linalg.norm(got, axis=-1)
+    print(f"int4 on random weights: logits cosine mean {cosine.mean():.4f}, least {cosine.min():.4f}")
+    assert cosine.mean() > 0.95
+
+
+def test_the_engine_streams_the_same_tokens(fp32_folder: Path, reference: ReferenceModel) -> None:
+    with phi3v.load(fp32_folder, "cpu") as engine:
+        result = engine.generate(PROMPT, PICTURES["landscape"], max_new_tokens=16, num_crops=1)
+    expected = reference.greedy(reference.preprocess(PROMPT, PICTURES["landscape"], 1), 16)
+    assert result.token_ids == tuple(expected)[: len(result.token_ids)]
+    assert result.usage.image_tokens == 313

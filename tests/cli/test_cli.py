@@ -1,0 +1,90 @@
+"""The command line as a person meets it: processes, stdout, stderr, exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+COMMAND = [sys.executable, "-c", "from phi3v.cli.main import main; main()"]
+
+
+def run(*arguments: str, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*COMMAND, *arguments], input=stdin, capture_output=True, env=os.environ | env, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("cli") / "demo"
+    done = run("bench", "synth", str(out))
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"mean nothing" in done.stderr
+    return done.stdout.decode().strip()
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("photo") / "photo.webp"
+    Image.new("RGB", (300, 200), (200, 30, 30)).save(path)
+    return str(path)
+
+
+def test_the_answer_is_on_stdout_and_all_else_on_stderr(model: str, photo: str) -> None:
+    done = run("ask", "What is this?", photo, "--model", model, "--max-new-tokens", "8", "--num-crops", "1", "--stats")
+    assert done.returncode == 0
+    assert done.stdout.endswith(b"\n")
+    notice, *footer = done.stderr.decode().splitlines()
+    assert "random weights" in notice
+    assert [line.split()[0] for line in footer] == ["model", "prompt", "pictures", "TTFT", "decode", "total"]
+
+
+def test_json_holds_the_same_answer_and_reads_stdin(model: str, photo: str) -> None:
+    options = ("--max-new-tokens", "8", "--num-crops", "1")
+    plain = run("ask", "hi", photo, *options, PHI3V_MODEL=model)
+    record = json.loads(
+        run("ask", "hi", "-", *options, "--json", stdin=Path(photo).read_bytes(), PHI3V_MODEL=model).stdout
+    )
+    assert record["text"] + "\n" == plain.stdout.decode()
+    assert record["usage"]["image_tokens"] == 313
+    assert record["synthetic"] is True
+
+
+def test_an_error_is_one_line_on_stderr_and_status_1(model: str) -> None:
+    done = run("ask", "hi", "absent.png", "--model", model)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"absent.png" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_info_tells_what_a_picture_costs(photo: str) -> None:
+    done = run("info", photo)
+    assert done.returncode == 0
+    assert "300 x 200" in done.stdout.decode()
+    assert "313" in done.stdout.decode()
+
+
+def test_info_describes_a_model_folder(model: str) -> None:
+    assert "LongRoPE switch at 4096" in run("info", model).stdout.decode()
+
+
+def test_doctor_finds_the_cpu_provider_and_telemetry_off() -> None:
+    done = run("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert checks["CPUExecutionProvider"]["status"] == "ok"
+    assert "nothing is sent" in checks["telemetry"]["detail"]
+
+
+def test_export_refuses_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+    done = run("export", str(tmp_path), str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert b"config.json" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reader_that_leaves_early_is_no_crash(model: str) -> None:
+    line = f"'{sys.executable}' -c 'from phi3v.cli.main import main; main()' ask hi --model '{model}' | true"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=60)
+    assert b"Traceback" not in done.stderr
