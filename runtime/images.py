@@ -79,13 +79,16 @@ def _from_path(path: Path) -> bytes:
         raise ImageNotFoundError(f"{path}: no such file; check the path") from exc
     except (OSError, ValueError) as exc:
         raise ImageNotFoundError(f"{path}: cannot be read ({getattr(exc, 'strerror', None) or exc})") from exc
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
             raise ImageError(f"{path} is {kind}; name one picture file, or - for standard input")
         _check_bytes(status.st_size, str(path))
-        return file.read(MAX_FILE_BYTES + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _from_data_url(url: str) -> bytes:
