@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,9 +21,13 @@ from torch import nn
 from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel, Phi3Config, Phi3ForCausalLM
 
-from ..backend import ModelInputs
+from ..backend import ModelInputs, TextStream
+from ..errors import InferenceError, OptionError
 from ..export.checkpoint import Checkpoint
 from ..export.dims import CLIP, EMBED, FINAL_NORM, LM_HEAD, VISION, ModelDims
+from ..model_dir import ModelDir
+from ..tokenizer import Tokenizer as RuntimeTokenizer
+from ..types import SamplingParams
 
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).reshape(3, 1, 1)
 _STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).reshape(3, 1, 1)
@@ -66,20 +71,24 @@ class ReferenceModel:
         logits: torch.Tensor = self.decoder(inputs_embeds=self._embed(inputs, generated)).logits
         return logits[0].float()
 
-    @torch.inference_mode()
     def greedy(self, inputs: ModelInputs, count: int) -> list[int]:
-        """`count` greedy tokens, with a KV cache that is dropped where a sequence crosses the LongRoPE switch."""
+        """The first `count` greedy tokens."""
+        return list(islice(self.tokens(inputs), count))
+
+    @torch.inference_mode()
+    def tokens(self, inputs: ModelInputs) -> Iterator[int]:
+        """Greedy tokens without end, with a KV cache that is dropped where they cross the LongRoPE switch."""
         generated: list[int] = []
         cache, step = None, self._embed(inputs)
-        while len(generated) < count:
+        while True:
             out = self.decoder(inputs_embeds=step, past_key_values=cache, use_cache=True)
             cache = out.past_key_values
             generated.append(int(out.logits[0, -1].argmax()))
+            yield generated[-1]
             if self.switch and len(inputs.input_ids) + len(generated) == self.switch + 1:
                 cache, step = None, self._embed(inputs, generated)
             else:
                 step = self.decoder.model.embed_tokens(torch.tensor([[generated[-1]]]))
-        return generated
 
     def _embed(self, inputs: ModelInputs, generated: Sequence[int] = ()) -> torch.Tensor:
         ids = torch.from_numpy(np.concatenate([inputs.input_ids, np.array(generated, dtype=np.int32)])).long()
@@ -88,6 +97,69 @@ class ReferenceModel:
             pixels = torch.from_numpy(inputs.pixel_values).to(self.dtype)
             embedded[ids < 0] = self.vision(pixels, inputs.image_sizes.tolist()).to(embedded.dtype)
         return embedded[None]
+
+
+class ReferenceBackend:
+    """The reference behind the engine's own seam: `Engine(ReferenceBackend(path))`. Greedy only."""
+
+    def __init__(self, checkpoint: Path, dtype: torch.dtype = torch.float32) -> None:
+        source = Checkpoint.open(checkpoint)
+        self.reference = ReferenceModel(source, dtype)
+        self._tokenizer = RuntimeTokenizer(checkpoint / "tokenizer.json")
+        decoder = source.dims.decoder
+        ends = ("<|end|>", "<|endoftext|>", "<|assistant|>")
+        self._model = ModelDir(
+            path=checkpoint,
+            context_length=decoder.max_position_embeddings,
+            original_context_length=self.reference.switch,
+            eos_token_ids=frozenset(self._tokenizer.control_id(token) for token in ends),
+            num_crops=source.num_crops,
+            kv_bytes_per_token=2 * decoder.num_hidden_layers * decoder.kv_size * dtype.itemsize,
+            built_for="cpu",
+            precision=str(dtype).removeprefix("torch."),
+            pixel_dtype=str(dtype).removeprefix("torch."),
+            synthetic=source.synthetic,
+            graphs={},
+        )
+
+    @property
+    def model(self) -> ModelDir:
+        """The checkpoint's limits."""
+        return self._model
+
+    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
+        """The reference processor."""
+        return self.reference.preprocess(prompt, pictures, num_crops)
+
+    def start(self, inputs: ModelInputs, sampling: SamplingParams, max_new_tokens: int) -> ReferenceGeneration:
+        """A greedy generation; raises OptionError for any other."""
+        if not sampling.greedy or sampling.repetition_penalty != 1.0:
+            raise OptionError("the PyTorch reference is greedy; leave temperature at 0 and repetition_penalty at 1")
+        return ReferenceGeneration(self.reference.tokens(inputs))
+
+    def text_stream(self) -> TextStream:
+        """A fresh detokeniser."""
+        return self._tokenizer.text_stream()
+
+    def close(self) -> None:
+        """Nothing to free beyond the object itself."""
+
+
+class ReferenceGeneration:
+    """One greedy generation."""
+
+    def __init__(self, tokens: Iterator[int]) -> None:
+        self._tokens: Iterator[int] | None = tokens
+
+    def step(self) -> int:
+        """Next token id; the first call runs vision and prefill."""
+        if self._tokens is None:
+            raise InferenceError("this generation is closed; start a new one")
+        return next(self._tokens)
+
+    def close(self) -> None:
+        """Free the KV cache."""
+        self._tokens = None
 
 
 class _Vision(nn.Module):
