@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -88,3 +89,17 @@ def test_a_reader_that_leaves_early_is_no_crash(model: str) -> None:
     line = f"'{sys.executable}' -c 'from phi3v.cli.main import main; main()' ask hi --model '{model}' | true"
     done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=60)
     assert b"Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_the_answer_and_not_with_a_traceback(model: str) -> None:
+    arguments = ["ask", "hi", "--model", model, "--max-new-tokens", "100000"]
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(20)
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        said = process.stderr.read().decode()
+        assert process.wait(timeout=20) == 130
+    assert "interrupted" in said
+    assert "Traceback" not in said
