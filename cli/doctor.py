@@ -45,7 +45,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(check) for check in checks], indent=1))
     else:
-        _print(checks)
+        print_checks(checks)
     ctx.exit(any(check.status == "fail" for check in checks))
 
 
@@ -145,13 +145,16 @@ def _telemetry() -> Check:
     return Check("telemetry", "ok", "off: nothing is sent anywhere")
 
 
-def _print(checks: list[Check]) -> None:
+def print_checks(checks: list[Check]) -> None:
+    """A table on stdout, each remedy under its finding."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
     marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fail": "[red]FAIL[/]"}
     for check in checks:
-        detail = check.detail + (f"\n[bold]{check.remedy}[/]" if check.remedy else "")
+        # escape: the remedies hold square brackets of pip's own
+        detail = escape(check.detail) + (f"\n[bold]{escape(check.remedy)}[/]" if check.remedy else "")
         table.add_row(marks[check.status], check.name, detail)
     Console(file=sys.stdout).print(table)

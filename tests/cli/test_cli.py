@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from phi3v.cli.doctor import Check, print_checks
+
 COMMAND = [sys.executable, "-c", "from phi3v.cli.main import main; main()"]
 
 
@@ -76,6 +78,11 @@ def test_doctor_finds_the_cpu_provider_and_telemetry_off() -> None:
     checks = {check["name"]: check for check in json.loads(done.stdout)}
     assert checks["CPUExecutionProvider"]["status"] == "ok"
     assert "nothing is sent" in checks["telemetry"]["detail"]
+
+
+def test_doctor_prints_pips_extras_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_checks([Check("onnxruntime", "fail", "not installed", "pip install 'phi3v[cpu]'")])
+    assert "pip install 'phi3v[cpu]'" in capsys.readouterr().out
 
 
 def test_export_refuses_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
