@@ -60,10 +60,13 @@ def _read(source: str | os.PathLike[str] | bytes | bytearray | memoryview | Bina
     if isinstance(source, (str, os.PathLike)):
         return _from_path(Path(source)), str(source)
     if hasattr(source, "read"):
-        data = source.read(MAX_FILE_BYTES + 1)
-        if not isinstance(data, bytes):
-            raise ImageError("the file object reads text, not bytes; open it with mode 'rb'")
         name = str(getattr(source, "name", "the file object"))
+        try:
+            data = source.read(MAX_FILE_BYTES + 1)
+        except (OSError, ValueError) as exc:
+            raise ImageError(f"{name} cannot be read ({exc}); open it with mode 'rb'") from exc
+        if not isinstance(data, bytes):
+            raise ImageError(f"{name} reads text, not bytes; open it with mode 'rb'")
         _check_bytes(len(data), name)
         return data, name
     raise ImageError(
@@ -139,12 +142,14 @@ def _decode(data: bytes, name: str) -> Image.Image:
 def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
     """Upright RGB pixels, a copy. 16-bit greys keep their upper 8 bits, where a plain convert would clip them."""
     try:
-        if picture.mode in ("I;16", "I;16L", "I;16B", "I"):
-            deep = np.asarray(picture).astype(np.int64)
-            shift = 8 if deep.max(initial=0) > 255 else 0
-            picture = Image.fromarray(np.clip(deep >> shift, 0, 255).astype(np.uint8))
-        upright = ImageOps.exif_transpose(picture)
-        return upright.copy() if upright.mode == "RGB" else upright.convert("RGB")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about transparency that convert drops on purpose
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode in ("I;16", "I;16L", "I;16B", "I"):
+                deep = np.asarray(upright).astype(np.int64)
+                shift = 8 if deep.max(initial=0) > 255 else 0
+                upright = Image.fromarray(np.clip(deep >> shift, 0, 255).astype(np.uint8))
+            return upright.copy() if upright.mode == "RGB" else upright.convert("RGB")
     except Exception as exc:
         raise ImageError(f"{name} cannot be converted to RGB ({exc}); save it again as PNG or JPEG") from exc
 

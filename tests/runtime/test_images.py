@@ -54,6 +54,21 @@ def test_exif_rotation_is_applied() -> None:
     assert load_image(buffer.getvalue()).size == (20, 40)
 
 
+def test_exif_rotation_is_applied_to_deep_greys_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 16), 0x8000, dtype=np.uint16)).save(buffer, "PNG", exif=exif)
+    assert load_image(buffer.getvalue()).size == (8, 16)
+
+
+def test_a_picture_opened_as_text_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "text-mode.png"
+    path.write_bytes(encoded("PNG"))
+    with path.open(encoding="utf-8") as file, pytest.raises(ImageError, match=r"text-mode\.png.*'rb'"):
+        load_image(file)  # type: ignore[arg-type]
+
+
 def test_the_first_frame_of_a_gif_is_taken() -> None:
     buffer = io.BytesIO()
     first, second = Image.new("RGB", (9, 9), RED), Image.new("RGB", (9, 9), (0, 0, 255))
