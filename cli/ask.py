@@ -55,6 +55,8 @@ def ask(
     began = time.perf_counter()
     with _interrupt_kills(), phi3v.load(model, device) as engine:  # type: ignore[arg-type]
         load_s = time.perf_counter() - began
+        if model is None:
+            click.echo(f"phi3v: answering with {engine.model.name} ({engine.model.path})", err=True)
         if engine.model.synthetic:
             click.echo("phi3v: this model has random weights; its answers mean nothing", err=True)
         with engine.stream(prompt, pictures, **options) as stream:

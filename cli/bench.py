@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .export import progress_bar
+from .progress import progress_bar
 
 
 @click.group()

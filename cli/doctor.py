@@ -128,13 +128,16 @@ def _cuda() -> Iterator[Check]:
 
 def _default_model() -> Check:
     from phi3v import Phi3VError
-    from phi3v.model_dir import ModelDir, default_model
+    from phi3v.local_models import resolve_model
+    from phi3v.model_dir import ModelDir
 
     try:
-        model = ModelDir.open(default_model())
+        model = ModelDir.open(resolve_model())
     except Phi3VError as exc:
         return Check("default model", "note", str(exc), "")
-    return Check("default model", "ok", f"{model.path} ({model.precision or 'published build'}, {model.built_for})")
+    return Check(
+        "default model", "ok", f"{model.name}: {model.path} ({model.precision or 'published build'}, {model.built_for})"
+    )
 
 
 def _telemetry() -> Check:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from phi3v.export.progress import Progress
+from .progress import progress_bar
 
 
 @click.command()
@@ -38,16 +32,3 @@ def export(checkpoint: str, out: str, precision: str, device: str, block_size: i
             progress=progress,
         )
     click.echo(out)
-
-
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A bar with rate and ETA on stderr, driven by (stage, done bytes, total bytes)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description:10}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("export", total=None)
-        yield lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total)

@@ -15,6 +15,8 @@ from .bench import bench
 from .doctor import doctor
 from .export import export
 from .info import info
+from .models import migrate, models, rm, verify
+from .pull import pull
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells expect."""
@@ -46,5 +48,5 @@ def main() -> None:
     """
 
 
-for _command in (ask, info, doctor, export, bench):
+for _command in (ask, pull, models, verify, rm, info, doctor, export, migrate, bench):
     main.add_command(_command)

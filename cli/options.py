@@ -5,7 +5,10 @@ from __future__ import annotations
 import click
 
 model_option = click.option(
-    "--model", metavar="FOLDER", help="Model folder. Default: $PHI3V_MODEL, else the built-in one."
+    "--model",
+    metavar="NAME|FOLDER",
+    help="Pulled model (name or name:variant) or model folder. "
+    "Default: $PHI3V_MODEL, else the best pulled one for this machine, else the built-in one.",
 )
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."

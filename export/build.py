@@ -13,7 +13,7 @@ from .progress import Meter, Progress
 
 try:
     from .checkpoint import Checkpoint
-    from .config_files import copy_tokenizer, write_genai_config, write_manifest, write_processor_config
+    from .config_files import copy_tokenizer, write_genai_config, write_processor_config, write_record
     from .decoder import import_builder, write_decoder
     from .embedding import write_embedding
     from .vision import write_vision
@@ -67,7 +67,7 @@ def _build(source: Checkpoint, folder: Path, how: Recipe, meter: Meter) -> None:
     copy_tokenizer(source, folder)
     write_processor_config(folder, source.num_crops)
     write_genai_config(source, folder, device=how.device)
-    write_manifest(
+    write_record(
         source,
         folder,
         precision=how.precision,

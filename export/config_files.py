@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
-from ..model_dir import MANIFEST
+from ..model_dir import GENAI_CONFIG
 from .checkpoint import Checkpoint, read_json
+from .manifest import FORMAT, describe_files, write_manifest
 
-GENAI_CONFIG = "genai_config.json"
-FORMAT = 1
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _OPTIONAL_TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json", "tokenizer.model")
 _END_TOKENS = ("<|end|>", "<|endoftext|>", "<|assistant|>")
@@ -106,8 +105,8 @@ def copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
             shutil.copyfile(checkpoint.path / name, folder / name)
 
 
-def write_manifest(checkpoint: Checkpoint, folder: Path, **facts: Any) -> None:
-    """Our own record: what the folder was made from and the size of every file in it."""
+def write_record(checkpoint: Checkpoint, folder: Path, **facts: Any) -> None:
+    """Our own record: what the folder was made from, the size and the SHA-256 of every file in it."""
     rope, decoder = checkpoint.dims.decoder.long_rope, checkpoint.dims.decoder
     element = 2 if facts["pixel_dtype"] == "float16" else 4
     manifest = {
@@ -118,9 +117,8 @@ def write_manifest(checkpoint: Checkpoint, folder: Path, **facts: Any) -> None:
         "original_context_length": None if rope is None else rope.original,
         "kv_bytes_per_token": 2 * decoder.num_hidden_layers * decoder.kv_size * element,
         "synthetic": checkpoint.synthetic,
-        "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.name != MANIFEST},
     }
-    _write(folder / MANIFEST, manifest)
+    write_manifest(folder, manifest | describe_files(folder))
 
 
 def _token_ids(folder: Path) -> dict[str, int]:

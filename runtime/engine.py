@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from .backend import Backend, Generation, ModelInputs
 from .errors import ContextLengthError, InferenceError, OptionError
+from .local_models import resolve_model
 from .memory import available_memory
-from .model_dir import ModelDir, default_model
+from .model_dir import ModelDir
 from .stop_strings import StopStrings
 from .types import FinishReason, GenerationRequest, GenerationResult, SamplingParams, Timings, Token, Usage
 
@@ -216,25 +217,26 @@ class TokenStream:
 
 
 def load(
-    path: str | os.PathLike[str] | None = None,
+    model: str | os.PathLike[str] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     *,
     processor: Literal["phi3v", "genai"] = "phi3v",
 ) -> Engine:
-    """Load a model folder; without a path the default model, the one the command line uses.
+    """Load a model: a folder, or a pulled one by its name or `name:variant`.
 
-    `device` "auto" takes the GPU when the folder was built for it and it works. `processor` "genai" drives genai's
-    own multimodal processor instead of ours, for comparison only. Raises Phi3VError leaves.
+    Without one: `PHI3V_MODEL`, else the best pulled model that fits this machine, else the built-in one. `device`
+    "auto" takes the GPU when the model was built for it and it works. `processor` "genai" drives genai's own
+    multimodal processor instead of ours, for comparison only. Raises Phi3VError leaves.
     """
     if processor not in ("phi3v", "genai"):
         raise OptionError(f"processor is {processor!r}; allowed: 'phi3v', 'genai'")
     from .device import choose_device
 
-    model = ModelDir.open(path if path is not None else default_model())
-    chosen = choose_device(device, model.built_for)
+    folder = ModelDir.open(resolve_model(model, device))
+    chosen = choose_device(device, folder.built_for)
     from .genai import GenaiBackend, GenaiProcessorBackend
 
-    return Engine((GenaiBackend if processor == "phi3v" else GenaiProcessorBackend)(model, chosen))
+    return Engine((GenaiBackend if processor == "phi3v" else GenaiProcessorBackend)(folder, chosen))
 
 
 def _check_fits(model: ModelDir, inputs: ModelInputs, max_new_tokens: int) -> None:

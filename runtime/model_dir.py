@@ -6,6 +6,7 @@ Reads configuration and file sizes only; opens no graph.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
 from dataclasses import dataclass, field
@@ -20,9 +21,13 @@ MANIFEST = "phi3v.json"
 ORIGINAL_CONTEXT = 4096
 """Where LongRoPE switches factors in every published Phi-3-vision (`original_max_position_embeddings`)."""
 
+GENAI_CONFIG = "genai_config.json"
+"""What onnxruntime-genai reads first."""
+
 BUILTIN = Path(__file__).parent / "builtin" / "nano"
-_CONFIG = "genai_config.json"
 _ALWAYS_NEEDED = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
+# Source: onnx.proto, StringStringEntryProto {key = 1; value = 2}: the key, the value's field number, its length.
+_LOCATION = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
 _REPAIR = "fetch or export the model again"
 
 
@@ -46,6 +51,7 @@ class ModelDir:
     synthetic: bool
     graphs: dict[str, int] = field(repr=False)
     """Bytes of each graph with its weights: "vision", "embedding", "decoder"."""
+    pulled_as: str | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ModelDir:
@@ -56,12 +62,12 @@ class ModelDir:
         folder = Path(path)
         if not folder.is_dir():
             what = "is a file, not a model folder" if folder.exists() else "does not exist"
-            raise ModelNotFoundError(f"{folder} {what}; give the folder that holds {_CONFIG}")
-        config = _read_json(folder / _CONFIG)
+            raise ModelNotFoundError(f"{folder} {what}; give the folder that holds {GENAI_CONFIG}")
+        config = _read_json(folder / GENAI_CONFIG)
         try:
             return cls._from_config(folder, config)
         except (KeyError, TypeError, AttributeError) as exc:
-            raise ModelFolderError(f"{folder / _CONFIG} lacks or misuses {exc}; {_REPAIR}") from exc
+            raise ModelFolderError(f"{folder / GENAI_CONFIG} lacks or misuses {exc}; {_REPAIR}") from exc
 
     @classmethod
     def _from_config(cls, folder: Path, config: dict[str, Any]) -> ModelDir:
@@ -71,7 +77,7 @@ class ModelDir:
         for name in _ALWAYS_NEEDED:
             _require_file(folder / name)
         graphs = {part: _graph_bytes(folder / model[part]["filename"]) for part in ("vision", "embedding", "decoder")}
-        _check_sizes(folder, manifest.get("files", {}))
+        _check_files(folder, manifest)
         decoder = model["decoder"]
         providers = [name for entry in decoder["session_options"]["provider_options"] for name in entry]
         built_for = str(manifest.get("device") or ("cuda" if "cuda" in providers else "cpu"))
@@ -90,32 +96,18 @@ class ModelDir:
             precision=manifest.get("precision"),
             pixel_dtype=manifest.get("pixel_dtype"),
             synthetic=bool(manifest.get("synthetic", False)),
+            pulled_as=f"{manifest['name']}:{manifest['variant']}" if "variant" in manifest else None,
             graphs=graphs,
         )
 
     @property
     def name(self) -> str:
-        """Folder name, for people."""
-        return self.path.resolve().name
+        """What people call it: the pulled model's name and variant, else the folder's name."""
+        return self.pulled_as or self.path.resolve().name
 
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of KV cache for a sequence of `tokens`."""
         return tokens * self.kv_bytes_per_token
-
-
-def default_model() -> Path:
-    """The folder used when none is named: `PHI3V_MODEL`, else the built-in model.
-
-    Raises ModelNotFoundError when there is neither.
-    """
-    if named := os.environ.get("PHI3V_MODEL"):
-        return Path(named)
-    if BUILTIN.is_dir():
-        return BUILTIN
-    raise ModelNotFoundError(
-        "no model was named and none is built in; give --model FOLDER (phi3v.load(FOLDER) in Python), "
-        "set PHI3V_MODEL, or make one with `phi3v export CHECKPOINT FOLDER`"
-    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -149,29 +141,42 @@ def _check_layout(folder: Path, model: dict[str, Any]) -> None:
     if old_vision or old_embedding:
         raise OldLayoutError(
             f"{folder} is a build in the old layout (vision output visual_features), which onnxruntime-genai stopped "
-            "loading in 0.5; fetch the current build (microsoft/Phi-3-vision-128k-instruct-onnx on the Hugging Face "
-            "hub), or build one from the checkpoint with `phi3v export CHECKPOINT FOLDER`"
+            f"loading in 0.5; `phi3v migrate {folder} NEW_FOLDER` rewrites it without copying the weights, and "
+            "`phi3v pull phi-3-vision` fetches the current build"
         )
 
 
 def _graph_bytes(graph: Path) -> int:
     """Bytes of a graph and of the external data files it names."""
     _require_file(graph)
-    # The graph is a protobuf; external files stand in it as plain strings, and reading them needs no onnx package.
-    named = set(re.findall(rb"[\w.+-]+\.data", graph.read_bytes()))
-    files = [graph.parent / name.decode() for name in sorted(named)]
+    files = [graph.parent / name for name in sorted(_external_files(graph))]
     for file in files:
         _require_file(file)
     return sum(file.stat().st_size for file in (graph, *files))
 
 
-def _check_sizes(folder: Path, sizes: dict[str, int]) -> None:
-    for name, size in sizes.items():
+def _external_files(graph: Path) -> set[str]:
+    """Names of the data files a graph's tensors lie in, read off its protobuf without the onnx package."""
+    names = set()
+    with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for found in _LOCATION.finditer(content):
+            length, start = found.group(1)[0], found.end()
+            if length >= 0x80:  # a varint of two bytes; longer names than 16383 characters there are none
+                length, start = length - 0x80 + (content[start] << 7), start + 1
+            names.add(content[start : start + length].decode(errors="replace"))
+    return names
+
+
+def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    repair = f"run `phi3v pull {manifest['name']}:{manifest['variant']}`" if "variant" in manifest else _REPAIR
+    if damaged := manifest.get("damaged"):
+        raise ModelFolderError(f"{folder} failed its last verification ({', '.join(damaged)} damaged); {repair}")
+    for name, size in manifest.get("files", {}).items():
         _require_file(folder / name)
         found = (folder / name).stat().st_size
         if found != size:
             raise ModelFolderError(
-                f"{folder / name} has {found} bytes instead of {size}: truncated or changed; {_REPAIR}"
+                f"{folder / name} has {found} bytes instead of {size}: truncated or changed; {repair}"
             )
 
 

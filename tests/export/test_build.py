@@ -72,7 +72,7 @@ def test_failed_build_leaves_nothing(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(build, "write_manifest", fail)
+    monkeypatch.setattr(build, "write_record", fail)
     with pytest.raises(error):
         export_model(checkpoint_dir, tmp_path / "out")
     assert names(tmp_path) == []

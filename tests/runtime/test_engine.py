@@ -149,7 +149,7 @@ def test_the_old_layout_is_named_as_such(folder: Path, tmp_path: Path) -> None:
     config = json.loads((old / "genai_config.json").read_text())
     config["model"]["vision"]["outputs"] = {"visual_features": "visual_features"}
     (old / "genai_config.json").write_text(json.dumps(config))
-    with pytest.raises(OldLayoutError, match="phi3v export"):
+    with pytest.raises(OldLayoutError, match="phi3v migrate"):
         phi3v.load(old)
 
 
