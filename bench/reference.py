@@ -36,15 +36,17 @@ _STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).reshape(3, 1, 1)
 class ReferenceModel:
     """Checkpoint in PyTorch. `logits` gives every position; `greedy` the tokens."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
         dims = checkpoint.dims
-        self.dtype = dtype
+        self.dtype, self.device = dtype, device
         self.switch = dims.decoder.long_rope.original if dims.decoder.long_rope else None
         self.tokenizer = Tokenizer.from_file(str(checkpoint.path / "tokenizer.json"))
         self.vision = _Vision(dims).to(dtype).eval()
         self.decoder = _sdpa(Phi3ForCausalLM, _decoder_config(dims)).to(dtype).eval()
         _load(self.vision, checkpoint, _vision_name)
         _load(self.decoder, checkpoint, lambda name: name)
+        self.vision.to(device)
+        self.decoder.to(device)
 
     @classmethod
     def from_checkpoint(cls, path: Path, dtype: torch.dtype = torch.float32) -> Self:
@@ -69,7 +71,7 @@ class ReferenceModel:
     def logits(self, inputs: ModelInputs, generated: Sequence[int] = ()) -> torch.Tensor:
         """float32 [L + len(generated), vocab]: logits of every position, computed afresh without a cache."""
         logits: torch.Tensor = self.decoder(inputs_embeds=self._embed(inputs, generated)).logits
-        return logits[0].float()
+        return logits[0].float().cpu()
 
     def greedy(self, inputs: ModelInputs, count: int) -> list[int]:
         """The first `count` greedy tokens."""
@@ -88,13 +90,17 @@ class ReferenceModel:
             if self.switch and len(inputs.input_ids) + len(generated) == self.switch + 1:
                 cache, step = None, self._embed(inputs, generated)
             else:
-                step = self.decoder.model.embed_tokens(torch.tensor([[generated[-1]]]))
+                step = self.decoder.model.embed_tokens(torch.tensor([[generated[-1]]], device=self.device))
 
     def _embed(self, inputs: ModelInputs, generated: Sequence[int] = ()) -> torch.Tensor:
-        ids = torch.from_numpy(np.concatenate([inputs.input_ids, np.array(generated, dtype=np.int32)])).long()
+        ids = (
+            torch.from_numpy(np.concatenate([inputs.input_ids, np.array(generated, dtype=np.int32)]))
+            .long()
+            .to(self.device)
+        )
         embedded: torch.Tensor = self.decoder.model.embed_tokens(ids.clamp_min(0))
         if inputs.pixel_values is not None and inputs.image_sizes is not None:
-            pixels = torch.from_numpy(inputs.pixel_values).to(self.dtype)
+            pixels = torch.from_numpy(inputs.pixel_values).to(self.device, self.dtype)
             embedded[ids < 0] = self.vision(pixels, inputs.image_sizes.tolist()).to(embedded.dtype)
         return embedded[None]
 
@@ -102,9 +108,9 @@ class ReferenceModel:
 class ReferenceBackend:
     """The reference behind the engine's own seam: `Engine(ReferenceBackend(path))`. Greedy only."""
 
-    def __init__(self, checkpoint: Path, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, checkpoint: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
         source = Checkpoint.open(checkpoint)
-        self.reference = ReferenceModel(source, dtype)
+        self.reference = ReferenceModel(source, dtype, device)
         self._tokenizer = RuntimeTokenizer(checkpoint / "tokenizer.json")
         decoder = source.dims.decoder
         ends = ("<|end|>", "<|endoftext|>", "<|assistant|>")

@@ -85,6 +85,18 @@ def _gpu(driver: ctypes.CDLL, index: int, driver_cuda: str) -> Gpu:
     return Gpu(name.value.decode(errors="replace"), memory.value, driver_cuda)
 
 
+def gpu_memory_used() -> int | None:
+    """Bytes in use on the first GPU, by every process on it; None where the driver does not say."""
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    handle, memory = ctypes.c_void_p(), (ctypes.c_ulonglong * 3)()  # total, free, used: nvmlMemory_t
+    if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(handle)):
+        return None
+    return int(memory[2]) if library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) == 0 else None
+
+
 def missing_cuda_libraries() -> list[str]:
     """CUDA libraries that do not load, the nvidia wheels tried first."""
     preload_cuda_libraries()

@@ -33,15 +33,16 @@ TELEMETRY_OPT_IN = "PHI3V_TELEMETRY"
 class GenaiBackend:
     """One model folder loaded in onnxruntime-genai.
 
-    Preprocessing is ours (hd.py, prompt.py), equal to the reference. `tokenizer` is the folder's.
+    Preprocessing is ours (hd.py, prompt.py), equal to the reference. `tokenizer` is the folder's. `cuda_graph` replays
+    each decoding step as one recorded CUDA graph.
     """
 
-    def __init__(self, model: ModelDir, device: Device) -> None:
+    def __init__(self, model: ModelDir, device: Device, *, cuda_graph: bool = False) -> None:
         self._og = import_genai()
         self._model_dir = model
         self.device = device
         self.tokenizer = Tokenizer(model.path / "tokenizer.json")
-        self._model = _load_model(self._og, model, device)
+        self._model = _load_model(self._og, model, device, cuda_graph)
         self._pixel_dtype = np.dtype(model.pixel_dtype) if model.pixel_dtype else self._probe_pixel_dtype()
 
     @property
@@ -198,12 +199,13 @@ def import_genai() -> ModuleType:
         ) from exc
 
 
-def _load_model(og: ModuleType, model: ModelDir, device: Device) -> Any:
+def _load_model(og: ModuleType, model: ModelDir, device: Device, cuda_graph: bool) -> Any:
     try:
         config = og.Config(str(model.path))
         config.clear_providers()
         if device == "cuda":
             config.append_provider("cuda")
+            config.set_provider_option("cuda", "enable_cuda_graph", "1" if cuda_graph else "0")
         return og.Model(config)
     except RuntimeError as exc:
         raise ModelFolderError(
