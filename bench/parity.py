@@ -58,18 +58,30 @@ def parity(
     backend.close()
     wanted = reference.greedy(theirs, new_tokens)
     differing = [n for n, (a, b) in enumerate(zip(wanted, tokens, strict=True)) if a != b]
-    cosines = _cosines(expected, found)
+    near = closeness(expected, found)
     return Parity(
         ids_equal=bool(np.array_equal(theirs.input_ids, ours.input_ids)),
         pixel_max=_pixel_difference(theirs, ours),
-        logit_max=float(np.abs(expected - found).max()),
-        cosine_mean=float(cosines.mean()),
-        cosine_least=float(cosines.min()),
-        kl_mean=float(_kl(expected, found).mean()),
-        top1_agreement=float((expected.argmax(-1) == found.argmax(-1)).mean()),
+        logit_max=near["logit_max"],
+        cosine_mean=near["cosine_mean"],
+        cosine_least=near["cosine_least"],
+        kl_mean=near["kl_mean"],
+        top1_agreement=near["top1_agreement"],
         tokens=new_tokens,
         first_difference=differing[0] if differing else None,
     )
+
+
+def closeness(expected: Array, found: Array) -> dict[str, float]:
+    """Distances between logits [L, vocab], position by position."""
+    cosines = _cosines(expected, found)
+    return {
+        "logit_max": float(np.abs(expected - found).max()),
+        "cosine_mean": float(cosines.mean()),
+        "cosine_least": float(cosines.min()),
+        "kl_mean": float(_kl(expected, found).mean()),
+        "top1_agreement": float((expected.argmax(-1) == found.argmax(-1)).mean()),
+    }
 
 
 def all_logits(model: Path, inputs: ModelInputs) -> Array:

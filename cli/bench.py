@@ -98,6 +98,35 @@ def compare(old: Path, new: Path, ratios: str | None, different: bool) -> None:
 
 
 @bench.command()
+@click.option("--baseline", type=_path, help="Default: the committed one.")
+@click.option("--record", is_flag=True, help="Write what is measured as the new baseline instead of judging it.")
+def gate(baseline: Path | None, record: bool) -> None:
+    """Measure a small model against the PyTorch reference and compare the ratios with the baseline's.
+
+    Exits with 1 on a regression. A baseline of another processor or other package versions decides nothing.
+    """
+    from tempfile import TemporaryDirectory
+
+    from phi3v.bench.gate import BASELINE, judge, measure
+    from phi3v.bench.record import Record
+
+    path = baseline or BASELINE
+    old = None if record else Record.read(path)
+    with TemporaryDirectory() as scratch:
+        new = measure(Path(scratch), say=lambda line: click.echo(line, err=True))
+    if old is None:
+        new.write(path)
+        click.echo(str(path))
+        return
+    judgement = judge(old, new)
+    _print_changes(judgement.changes)
+    if judgement.stale:
+        click.echo(f"the baseline decides nothing here ({judgement.stale}); --record makes one", err=True)
+    if not judgement.passed:
+        raise click.ClickException("slower against the reference than the baseline")
+
+
+@bench.command()
 @click.argument("checkpoint", type=_path)
 @click.argument("model", type=_path)
 @click.option("--num-crops", type=click.IntRange(1, 16), default=1, show_default=True)
