@@ -117,6 +117,7 @@ class ReferenceBackend:
         self._model = ModelDir(
             path=checkpoint,
             context_length=decoder.max_position_embeddings,
+            vocab_size=decoder.vocab_size,
             original_context_length=self.reference.switch,
             eos_token_ids=frozenset(self._tokenizer.control_id(token) for token in ends),
             num_crops=source.num_crops,
