@@ -134,6 +134,16 @@ class ReferenceBackend:
         """The checkpoint's limits."""
         return self._model
 
+    @property
+    def device(self) -> str:
+        """Where PyTorch computes."""
+        return self.reference.device
+
+    @property
+    def num_crops(self) -> int:
+        """The checkpoint's own number of crops."""
+        return self._model.num_crops
+
     def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
         """The reference processor."""
         return self.reference.preprocess(prompt, pictures, num_crops)
