@@ -141,8 +141,10 @@ def synth(out: Path, size: str, layers: int | None, precision: str, device: str,
     "full" has the real 4.2 B dimensions: its speed and memory are the real model's, its answers mean nothing.
     """
     from phi3v.export.build import export_model
-    from phi3v.export.synthetic import full_dims, tiny_dims, write_random_checkpoint
+    from phi3v.export.synthetic import full_dims, require_synthetic, tiny_dims, write_random_checkpoint
+    from phi3v.model_dir import MANIFEST
 
+    require_synthetic(out / "model", MANIFEST, "synthetic")
     dims = full_dims(layers=layers or 32) if size == "full" else tiny_dims(layers=layers or 2)
     checkpoint = write_random_checkpoint(out / "checkpoint", dims, seed)
     with progress_bar() as progress:
