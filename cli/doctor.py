@@ -147,9 +147,9 @@ def _default_model() -> Check:
 
 
 def _telemetry() -> Check:
-    from phi3v.genai import TELEMETRY_OPT_IN
+    from phi3v.telemetry import TELEMETRY_OPT_IN, telemetry_wanted
 
-    if os.environ.get(TELEMETRY_OPT_IN) == "1":
+    if telemetry_wanted():
         return Check("telemetry", "note", f"ON: {TELEMETRY_OPT_IN}=1 is set", f"unset {TELEMETRY_OPT_IN}")
     return Check("telemetry", "ok", "off: nothing is sent anywhere")
 

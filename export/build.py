@@ -14,16 +14,23 @@ from ..model_dir import GENAI_CONFIG, MANIFEST
 from .precision import Recipe, folder_bytes, recipe
 from .progress import Meter, Progress
 
-try:
+
+@contextmanager
+def _extra_needed() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as exc:
+        raise MissingDependencyError(
+            f'exporting needs {exc.name}, which is not installed; run `pip install "phi3v[cpu,export]"`'
+        ) from exc
+
+
+with _extra_needed():
     from .checkpoint import Checkpoint
     from .config_files import copy_tokenizer, write_genai_config, write_processor_config, write_record
     from .decoder import import_builder, write_decoder
     from .embedding import write_embedding
     from .vision import write_vision
-except ImportError as exc:
-    raise MissingDependencyError(
-        f'exporting needs {exc.name}, which is not installed; run `pip install "phi3v[cpu,export]"`'
-    ) from exc
 
 
 def export_model(
@@ -50,7 +57,8 @@ def export_model(
         _remove_stale(target)
     _check_disk(target.parent, folder_bytes(source.dims, how))
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
-    import_builder()
+    with _extra_needed():
+        import_builder()
     try:
         with _usable(target):
             partial.mkdir()

@@ -11,11 +11,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..errors import CheckpointError
+from ..hd import CROP
 
 Shape = tuple[int, ...]
-
-CROP = 336
-"""Side of a crop in pixels; the prompt layout (144 tokens a crop) is built on it."""
 
 PATCHES = 24
 """Patches along a crop's side, merged 2 x 2 into 12 x 12 tokens."""

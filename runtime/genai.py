@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import os
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
@@ -23,11 +22,9 @@ from .device import Device, installed, preload_cuda_libraries
 from .errors import InferenceError, MissingDependencyError, ModelFolderError, OptionError, PromptError
 from .model_dir import ModelDir
 from .prompt import PromptLayout
+from .telemetry import switch_off_genais_telemetry
 from .tokenizer import Tokenizer
 from .types import MAX_CROPS, SamplingParams
-
-TELEMETRY_OPT_IN = "PHI3V_TELEMETRY"
-"""Set to 1 to leave genai's telemetry uploader on; it is switched off before genai loads otherwise."""
 
 
 class GenaiBackend:
@@ -213,8 +210,7 @@ class _GenaiGeneration:
 
 def import_genai() -> ModuleType:
     """Import onnxruntime_genai with its telemetry off. Raises MissingDependencyError that names the extra."""
-    if os.environ.get(TELEMETRY_OPT_IN) != "1":
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    switch_off_genais_telemetry()
     if installed("onnxruntime-genai-cuda"):
         preload_cuda_libraries()
     try:

@@ -6,12 +6,17 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 from PIL import Image
 
 from phi3v.cli.doctor import Check, print_checks
+from phi3v.cli.options import block_size_option, build_device_option, precision_option
+from phi3v.export.precision import BLOCK_SIZES, DEVICES, PRECISIONS
 
 COMMAND = [sys.executable, "-c", "from phi3v.cli.main import main; main()"]
 
@@ -157,6 +162,16 @@ def test_doctor_finds_the_cpu_provider_and_telemetry_off() -> None:
 def test_doctor_prints_pips_extras_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     print_checks([Check("onnxruntime", "fail", "not installed", "pip install 'phi3v[cpu]'")])
     assert "pip install 'phi3v[cpu]'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "allowed"),
+    [(precision_option, PRECISIONS), (build_device_option, DEVICES), (block_size_option, map(str, BLOCK_SIZES))],
+    ids=["precision", "device", "block size"],
+)
+def test_the_command_line_offers_what_the_exporter_takes(option: Callable[..., Any], allowed: Iterable[str]) -> None:
+    kind = option(click.Command("export")).params[0].type
+    assert list(kind.choices) == list(allowed)
 
 
 def test_export_refuses_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
