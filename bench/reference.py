@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -22,13 +22,14 @@ from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel, Phi3Config, Phi3ForCausalLM
 
 from ..backend import ModelInputs, TextStream
-from ..errors import InferenceError, OptionError
+from ..errors import InferenceError, OptionError, PromptError
 from ..export.checkpoint import Checkpoint
-from ..export.dims import CLIP, EMBED, FINAL_NORM, LM_HEAD, VISION, ModelDims
+from ..export.dims import CLIP, VISION, ModelDims
 from ..model_dir import ModelDir
 from ..tokenizer import Tokenizer as RuntimeTokenizer
 from ..types import SamplingParams
 
+_CONTROL = re.compile(r"<\|\w+\|>|</?s>|<unk>")
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).reshape(3, 1, 1)
 _STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).reshape(3, 1, 1)
 
@@ -54,7 +55,13 @@ class ReferenceModel:
         return cls(Checkpoint.open(path), dtype)
 
     def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
-        """The reference processor: pixel_values [N, 1 + num_crops, 3, 336, 336] and ids chunk by chunk."""
+        """The reference processor: pixel_values [N, 1 + num_crops, 3, 336, 336] and ids chunk by chunk.
+
+        Raises PromptError for a prompt that spells a control token or a picture tag: read as one it means something
+        else than here.
+        """
+        if spelled := _CONTROL.search(prompt):
+            raise PromptError(f"the PyTorch reference would read {spelled[0]} in the prompt as control; rephrase")
         tags = "".join(f"<|image_{n}|>\n" for n in range(1, len(pictures) + 1))
         text = f"<|user|>\n{tags}{prompt}<|end|>\n<|assistant|>\n"
         processed = [process_picture(picture, num_crops) for picture in pictures]
@@ -117,6 +124,7 @@ class ReferenceBackend:
         self._model = ModelDir(
             path=checkpoint,
             context_length=decoder.max_position_embeddings,
+            vocab_size=decoder.vocab_size,
             original_context_length=self.reference.switch,
             eos_token_ids=frozenset(self._tokenizer.control_id(token) for token in ends),
             num_crops=source.num_crops,
@@ -132,6 +140,16 @@ class ReferenceBackend:
     def model(self) -> ModelDir:
         """The checkpoint's limits."""
         return self._model
+
+    @property
+    def device(self) -> str:
+        """Where PyTorch computes."""
+        return self.reference.device
+
+    @property
+    def num_crops(self) -> int:
+        """The checkpoint's own number of crops."""
+        return self._model.num_crops
 
     def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
         """The reference processor."""
@@ -251,6 +269,7 @@ def _decoder_config(dims: ModelDims) -> Phi3Config:
         original = long.original
         rope |= {"rope_type": "longrope", "original_max_position_embeddings": original}
         rope |= {"short_factor": list(long.short_factor), "long_factor": list(long.long_factor)}
+        rope |= {} if long.attention_factor is None else {"attention_factor": long.attention_factor}
     return Phi3Config(
         **{name: getattr(decoder, name) for name in names},
         original_max_position_embeddings=original,
@@ -261,19 +280,17 @@ def _decoder_config(dims: ModelDims) -> Phi3Config:
     )
 
 
-def _vision_name(name: str) -> str | None:
-    """Checkpoint name of a parameter of `_Vision`; None for the layers whose output is never used."""
+def _vision_name(name: str) -> str:
+    """Checkpoint name of a parameter of `_Vision`."""
     if not name.startswith("img_processor."):
         return VISION + name
     return CLIP + name.removeprefix("img_processor.").removeprefix("vision_model.")
 
 
-def _load(module: nn.Module, checkpoint: Checkpoint, source: Any) -> None:
+def _load(module: nn.Module, checkpoint: Checkpoint, source: Callable[[str], str]) -> None:
     """Fill a module tensor by tensor. The last CLIP layer and post_layernorm may be absent: nothing reads them."""
     for name, parameter in module.named_parameters():
         wanted = source(name)
-        if wanted not in checkpoint.tensors and wanted in (EMBED, FINAL_NORM, LM_HEAD):
-            raise KeyError(wanted)
         if wanted in checkpoint.tensors:
             values = checkpoint.float32(wanted).reshape(tuple(parameter.shape))
             parameter.data.copy_(torch.from_numpy(np.array(values)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .options import build_device_option, precision_option
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -161,8 +162,8 @@ def parity(
 @click.argument("out", type=_path)
 @click.option("--size", type=click.Choice(["tiny", "full"]), default="tiny", show_default=True)
 @click.option("--layers", type=click.IntRange(min=1), help="Decoder layers. Default: 2 (tiny), 32 (full).")
-@click.option("--precision", type=click.Choice(["int4", "fp16", "fp32"]), default="int4", show_default=True)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@precision_option
+@build_device_option
 @click.option("--seed", type=int, default=0, show_default=True)
 def synth(out: Path, size: str, layers: int | None, precision: str, device: str, seed: int) -> None:
     """Write a checkpoint with random weights to OUT/checkpoint and export it to OUT/model.
@@ -170,8 +171,10 @@ def synth(out: Path, size: str, layers: int | None, precision: str, device: str,
     "full" has the real 4.2 B dimensions: its speed and memory are the real model's, its answers mean nothing.
     """
     from phi3v.export.build import export_model
-    from phi3v.export.synthetic import full_dims, tiny_dims, write_random_checkpoint
+    from phi3v.export.synthetic import full_dims, require_synthetic, tiny_dims, write_random_checkpoint
+    from phi3v.model_dir import MANIFEST
 
+    require_synthetic(out / "model", MANIFEST, "synthetic")
     dims = full_dims(layers=layers or 32) if size == "full" else tiny_dims(layers=layers or 2)
     checkpoint = write_random_checkpoint(out / "checkpoint", dims, seed)
     with progress_bar() as progress:

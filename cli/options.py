@@ -13,6 +13,20 @@ model_option = click.option(
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
 )
+# The same lists as in phi3v.export.precision, which takes numpy to import; --help must not.
+build_device_option = click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Built for."
+)
+precision_option = click.option(
+    "--precision", type=click.Choice(["int4", "fp16", "fp32"]), default="int4", show_default=True
+)
+block_size_option = click.option(
+    "--block-size",
+    type=click.Choice(["16", "32", "64", "128", "256"]),
+    default="32",
+    show_default=True,
+    help="Weights that share an int4 scale.",
+)
 num_crops_option = click.option(
     "--num-crops",
     type=click.IntRange(1, 16),

@@ -10,24 +10,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
 from ..model_dir import GENAI_CONFIG
-from .checkpoint import Checkpoint, read_json
+from .checkpoint import BOS_TOKEN, END_TOKENS, Checkpoint
 from .manifest import FORMAT, describe_files, write_manifest
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _OPTIONAL_TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json", "tokenizer.model")
-_END_TOKENS = ("<|end|>", "<|endoftext|>", "<|assistant|>")
 _PAD_TOKEN = "<|endoftext|>"
-_BOS_TOKEN = "<s>"
 
 
 def write_genai_config(checkpoint: Checkpoint, folder: Path, *, device: str) -> None:
-    """What genai loads first; written last, so that an unfinished folder never loads."""
+    """What genai loads first. Our own record alone comes after it."""
     decoder = checkpoint.dims.decoder
-    ids = _token_ids(checkpoint.path)
+    ids = checkpoint.token_ids
     model = {
-        "bos_token_id": ids[_BOS_TOKEN],
+        "bos_token_id": ids[BOS_TOKEN],
         "context_length": decoder.max_position_embeddings,
         "decoder": {
             "session_options": {"log_id": "onnxruntime-genai", "provider_options": _providers(device)},
@@ -60,7 +57,7 @@ def write_genai_config(checkpoint: Checkpoint, folder: Path, *, device: str) -> 
             "inputs": {"pixel_values": "pixel_values", "image_sizes": "image_sizes"},
             "outputs": {"image_features": "image_features"},
         },
-        "eos_token_id": [ids[token] for token in _END_TOKENS],
+        "eos_token_id": [ids[token] for token in END_TOKENS],
         "pad_token_id": ids[_PAD_TOKEN],
         "type": "phi3v",
         "vocab_size": decoder.vocab_size,
@@ -119,17 +116,6 @@ def write_record(checkpoint: Checkpoint, folder: Path, **facts: Any) -> None:
         "synthetic": checkpoint.synthetic,
     }
     write_manifest(folder, manifest | describe_files(folder))
-
-
-def _token_ids(folder: Path) -> dict[str, int]:
-    """Ids of the tokens that genai must know by number, from tokenizer.json."""
-    tokenizer = read_json(folder / "tokenizer.json")
-    ids = dict(tokenizer.get("model", {}).get("vocab", {}))
-    ids |= {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
-    for token in (*_END_TOKENS, _BOS_TOKEN):
-        if token not in ids:
-            raise CheckpointError(f"{folder / 'tokenizer.json'} has no token {token}: it is no Phi-3 tokenizer")
-    return {token: int(ids[token]) for token in (*_END_TOKENS, _BOS_TOKEN)}
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

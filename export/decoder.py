@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ..errors import MissingDependencyError
+from ..telemetry import switch_off_genais_telemetry
 from .checkpoint import Checkpoint
 from .dims import FINAL_NORM, LM_HEAD, DecoderDims, layer_prefix
 from .matrix import Matrix
@@ -190,19 +189,11 @@ def _streaming_builder(long_rope: bool) -> type[Any]:
 
 
 def import_builder() -> ModuleType:
-    """Import genai's builder, which needs torch and seconds; telemetry stays off, and sys.path as it was.
-
-    Raises MissingDependencyError.
-    """
-    if os.environ.get("PHI3V_TELEMETRY") != "1":
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    """Import genai's builder, which needs torch and seconds; telemetry stays off, and sys.path as it was."""
+    switch_off_genais_telemetry()
     paths = list(sys.path)
     try:
         from onnxruntime_genai.models import builder
-    except ImportError as exc:
-        raise MissingDependencyError(
-            f'exporting needs {exc.name}, which is not installed; run `pip install "phi3v[cpu,export]"`'
-        ) from exc
     finally:
         sys.path[:] = paths
     module: ModuleType = builder

@@ -6,7 +6,6 @@ huggingface-hub brings the endpoint, the token and the HTTP client.
 from __future__ import annotations
 
 import errno
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -27,12 +26,13 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoSibling
 
 from ..errors import DiskSpaceError, ModelFetchError
+from ..telemetry import telemetry_wanted
 from .checksum import Checksum
 
 ATTEMPTS = 5
 """Tries without progress before giving up; every try that brings bytes starts the count again."""
 
-if os.environ.get("PHI3V_TELEMETRY") != "1":
+if not telemetry_wanted():
     # Else every request names the packages and tools of this machine, and one more asks which tools to look for.
     constants.HF_HUB_DISABLE_TELEMETRY = True
 

@@ -169,5 +169,5 @@ def _read(path: Path) -> LocalModel | None:
             damaged=tuple(manifest.get("damaged", ())),
             pulled_at=path.stat().st_mtime,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
