@@ -36,11 +36,11 @@ class Judgement:
 
 
 def measure(
-    folder: Path, *, layers: int = 6, rounds: int = 9, say: Callable[[str], None] = lambda line: None
+    folder: Path, *, layers: int = 10, rounds: int = 9, say: Callable[[str], None] = lambda line: None
 ) -> Record:
     """A small model of our own, both subjects in turns. `layers` more than the baseline's are a slowdown to catch."""
     dims = tiny_dims(hidden_size=512, layers=layers, heads=8, context=4096)
-    reference = tiny_dims(hidden_size=512, layers=6, heads=8, context=4096)
+    reference = tiny_dims(hidden_size=512, layers=10, heads=8, context=4096)
     ours = export_model(write_random_checkpoint(folder / "checkpoint", dims), folder / "model")
     theirs = write_random_checkpoint(folder / "reference", reference)
     subjects = [SubjectSpec(SUBJECT, SUBJECT, ours), SubjectSpec(REFERENCE, REFERENCE, theirs)]

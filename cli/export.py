@@ -15,7 +15,7 @@ from .progress import progress_bar
 @build_device_option
 @block_size_option
 @click.option("--overwrite", is_flag=True, help="Replace OUT, an older model, when the build is complete.")
-def export(checkpoint: str, out: str, precision: str, device: str, block_size: str, overwrite: bool) -> None:
+def export(checkpoint: str, out: str, precision: str, device: str, block_size: str | None, overwrite: bool) -> None:
     """Build the model folder OUT from a Hugging Face CHECKPOINT folder of Phi-3-vision (safetensors).
 
     Layer by layer, in under 1 GB of memory; an interrupted build leaves nothing behind that loads.
@@ -28,7 +28,7 @@ def export(checkpoint: str, out: str, precision: str, device: str, block_size: s
             out,
             precision=precision,
             device=device,
-            block_size=int(block_size),
+            block_size=int(block_size) if block_size else None,
             overwrite=overwrite,
             progress=progress,
         )

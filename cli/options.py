@@ -23,9 +23,7 @@ precision_option = click.option(
 block_size_option = click.option(
     "--block-size",
     type=click.Choice(["16", "32", "64", "128", "256"]),
-    default="32",
-    show_default=True,
-    help="Weights that share an int4 scale.",
+    help="Weights that share an int4 scale. Default: 128 for the CPU, 32 for a GPU.",
 )
 num_crops_option = click.option(
     "--num-crops",

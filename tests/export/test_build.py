@@ -39,7 +39,7 @@ def test_manifest_lists_every_other_file_with_its_size(int4_model: Path) -> None
     assert {name for name in manifest["files"] if ".onnx" in name} == {
         f"{stem}.onnx{end}" for stem in ("vision", "embedding", "text") for end in ("", ".data")
     }
-    assert manifest["block_size"] == 32
+    assert manifest["block_size"] == 128
 
 
 def test_special_ids_come_from_the_tokenizer(int4_model: Path) -> None:
