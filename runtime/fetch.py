@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from email.message import Message
+from queue import Empty, SimpleQueue
 from typing import IO
 
 from .errors import ImageFetchError
@@ -23,6 +25,29 @@ def fetch_url(
     url: str, max_bytes: int, *, timeout_s: float = CONNECT_TIMEOUT_S, total_s: float = TOTAL_TIMEOUT_S
 ) -> bytes:
     """Body of an http(s) URL. Raises ImageFetchError that names the URL and what went wrong."""
+    outcome: SimpleQueue[bytes | Exception] = SimpleQueue()
+
+    def fetch() -> None:
+        try:
+            outcome.put(_fetch(url, max_bytes, timeout_s, total_s))
+        except Exception as exc:
+            outcome.put(exc)
+
+    # In a thread of its own: no timeout of a socket bounds a server that sends its headers byte by byte.
+    threading.Thread(target=fetch, daemon=True).start()
+    try:
+        got = outcome.get(timeout=total_s)
+    except Empty:
+        raise ImageFetchError(f"{url}: too slow (no end within {total_s:g} s); download it and give the file") from None
+    if isinstance(got, bytes):
+        return got
+    try:
+        raise got
+    finally:
+        del got  # it holds this frame, which would hold it
+
+
+def _fetch(url: str, max_bytes: int, timeout_s: float, total_s: float) -> bytes:
     deadline = time.monotonic() + total_s
     try:
         request = urllib.request.Request(_quoted(url), headers={"User-Agent": "phi3v", "Accept": "image/*"})
@@ -75,9 +100,9 @@ class _HttpOnlyRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> urllib.request.Request | None:
+        fp.close()  # else its body, of any length, would be read first
         if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
             raise ImageFetchError(f"{req.full_url}: redirects to {newurl}; allowed: http and https")
-        fp.close()  # else its body, of any length, would be read first
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 

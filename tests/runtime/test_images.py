@@ -253,6 +253,13 @@ class Site(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", redirects[self.path])
             self.end_headers()
+        elif self.path == "/drip":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+            while not self.stall.wait(0.05):
+                try:
+                    self.wfile.write(b"x")
+                except OSError:
+                    return
         elif self.path == "/stall":
             self.stall.wait(5)
         elif self.path == "/endless":
@@ -309,6 +316,7 @@ FAILURES: dict[str, Callable[[str], object]] = {
     "connection broke": lambda site: load_image(f"{site}/short"),
     "more than": lambda site: fetch_url(f"{site}/good", 10),
     "no answer|timed out": lambda site: fetch_url(f"{site}/stall", 1000, timeout_s=0.3),
+    "too slow": lambda site: fetch_url(f"{site}/drip", 1000, timeout_s=1, total_s=0.4),
     "allowed: http": lambda _: fetch_url("file:///etc/passwd", 1000),
     "cannot be fetched": lambda site: load_image("http://127.0.0.1:1/x"),
 }
