@@ -43,7 +43,8 @@ def measure(
     reference = tiny_dims(hidden_size=512, layers=10, heads=8, context=4096)
     ours = export_model(write_random_checkpoint(folder / "checkpoint", dims), folder / "model")
     theirs = write_random_checkpoint(folder / "reference", reference)
-    subjects = [SubjectSpec(SUBJECT, SUBJECT, ours), SubjectSpec(REFERENCE, REFERENCE, theirs)]
+    # One thread each: thread pools that wait for a busy core would measure the neighbours, not us.
+    subjects = [SubjectSpec(SUBJECT, SUBJECT, ours, threads=1), SubjectSpec(REFERENCE, REFERENCE, theirs, threads=1)]
     return run(subjects, CASES, rounds=rounds, resident=True, say=say)
 
 

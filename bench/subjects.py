@@ -51,18 +51,23 @@ class Subject(Protocol):
         ...
 
 
-def make_subject(name: str, model: Path, device: Literal["cpu", "cuda"], *, cuda_graph: bool = False) -> Subject:
+def make_subject(
+    name: str, model: Path, device: Literal["cpu", "cuda"], *, cuda_graph: bool = False, threads: int | None = None
+) -> Subject:
     """Load a subject. `model` is a model folder, for torch-* a checkpoint folder. Raises Phi3VError leaves."""
     if name == "ours":
         from ..genai import GenaiBackend
 
-        return _EngineSubject(GenaiBackend(ModelDir.open(model), device, cuda_graph=cuda_graph))
+        return _EngineSubject(GenaiBackend(ModelDir.open(model), device, cuda_graph=cuda_graph, threads=threads))
     if name == "genai":
         return _ExampleLoop(ModelDir.open(model), device)
     if name in SUBJECTS:
         import torch
 
         from .reference import ReferenceBackend
+
+        if threads is not None:
+            torch.set_num_threads(threads)
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name.partition("-")[2]]
         return _EngineSubject(cast(Backend, ReferenceBackend(model, dtype, device)))

@@ -19,15 +19,15 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     spec = json.loads(sys.argv[1])
-    if spec.get("threads"):
-        os.environ["OMP_NUM_THREADS"] = str(spec["threads"])
     began = time.perf_counter()
     try:
         from .cases import Case
         from .subjects import make_subject
 
         subject = make_subject(
-            spec["subject"], Path(spec["model"]), spec["device"], cuda_graph=bool(spec.get("cuda_graph"))
+            *(spec["subject"], Path(spec["model"]), spec["device"]),
+            cuda_graph=spec["cuda_graph"],
+            threads=spec["threads"],
         )
         print(json.dumps({"load_s": time.perf_counter() - began}), file=answers)
         for line in sys.stdin:

@@ -27,7 +27,9 @@ def bench() -> None:
 @click.option("--case", "cases", multiple=True, default=["1344x1344:1:16"], show_default=True, help="May be repeated.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="OMP_NUM_THREADS of every subject.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Of every subject but genai's loop. Default: their own choice."
+)
 @click.option("--resident/--fresh", default=None, help="Keep all loaded, or a process a turn. Default: what fits.")
 @click.option("--out", type=_path, help="Write the JSON record here.")
 @click.option("--markdown", "markdown_path", type=_path, help="Write the tables here.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import json
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
@@ -31,15 +32,17 @@ class GenaiBackend:
     """One model folder loaded in onnxruntime-genai.
 
     Preprocessing is ours (hd.py, prompt.py), equal to the reference. `tokenizer` is the folder's. `cuda_graph` replays
-    each decoding step as one recorded CUDA graph.
+    each decoding step as one recorded CUDA graph; `threads` None leaves their number to ONNX Runtime.
     """
 
-    def __init__(self, model: ModelDir, device: Device, *, cuda_graph: bool = False) -> None:
+    def __init__(
+        self, model: ModelDir, device: Device, *, cuda_graph: bool = False, threads: int | None = None
+    ) -> None:
         self._og = import_genai()
         self._model_dir = model
         self._device = device
         self.tokenizer = Tokenizer(model.path / "tokenizer.json")
-        self._model = _load_model(self._og, model, device, cuda_graph)
+        self._model = _load_model(self._og, model, device, cuda_graph, threads)
         self._pixel_dtype = np.dtype(model.pixel_dtype) if model.pixel_dtype else self._probe_pixel_dtype()
 
     @property
@@ -223,13 +226,16 @@ def import_genai() -> ModuleType:
         ) from exc
 
 
-def _load_model(og: ModuleType, model: ModelDir, device: Device, cuda_graph: bool) -> Any:
+def _load_model(og: ModuleType, model: ModelDir, device: Device, cuda_graph: bool, threads: int | None) -> Any:
     try:
         config = og.Config(str(model.path))
         config.clear_providers()
         if device == "cuda":
             config.append_provider("cuda")
             config.set_provider_option("cuda", "enable_cuda_graph", "1" if cuda_graph else "0")
+        if threads is not None:
+            options = {"session_options": {"intra_op_num_threads": threads}}
+            config.overlay(json.dumps({"model": dict.fromkeys(("decoder", "embedding", "vision"), options)}))
         return og.Model(config)
     except RuntimeError as exc:
         raise ModelFolderError(
