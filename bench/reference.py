@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel, Phi3Config, Phi3ForCausalLM
+from transformers.initialization import no_init_weights
 
 from ..backend import ModelInputs, TextStream
 from ..errors import InferenceError, OptionError, PromptError
@@ -43,7 +44,7 @@ class ReferenceModel:
         self.switch = dims.decoder.long_rope.original if dims.decoder.long_rope else None
         self.tokenizer = Tokenizer.from_file(str(checkpoint.path / "tokenizer.json"))
         self.vision = _Vision(dims).to(dtype).eval()
-        self.decoder = _sdpa(Phi3ForCausalLM, _decoder_config(dims)).to(dtype).eval()
+        self.decoder = _sdpa(Phi3ForCausalLM, _decoder_config(dims), dtype).eval()
         _load(self.vision, checkpoint, _vision_name)
         _load(self.decoder, checkpoint, lambda name: name)
         self.vision.to(device)
@@ -90,7 +91,7 @@ class ReferenceModel:
         generated: list[int] = []
         cache, step = None, self._embed(inputs)
         while True:
-            out = self.decoder(inputs_embeds=step, past_key_values=cache, use_cache=True)
+            out = self.decoder(inputs_embeds=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache = out.past_key_values
             generated.append(int(out.logits[0, -1].argmax()))
             yield generated[-1]
@@ -196,7 +197,7 @@ class _Vision(nn.Module):
         config = CLIPVisionConfig(
             **{name: getattr(clip, name) for name in names}, patch_size=clip.patch_size, hidden_act="quick_gelu"
         )
-        self.img_processor = _sdpa(CLIPVisionModel, config)
+        self.img_processor = _sdpa(CLIPVisionModel, config, torch.float32)
         merged, hidden = 4 * clip.hidden_size, dims.decoder.hidden_size
         self.sub_GN = nn.Parameter(torch.zeros(1, 1, 1, merged))
         self.glb_GN = nn.Parameter(torch.zeros(1, 1, merged))
@@ -252,9 +253,10 @@ def _pad(picture: Image.Image, num_crops: int) -> Image.Image:
     return canvas.transpose(Image.Transpose.TRANSPOSE) if portrait else canvas
 
 
-def _sdpa(kind: Any, config: Any) -> Any:
+def _sdpa(kind: Any, config: Any, dtype: torch.dtype) -> Any:
     """A stock transformers model, weights unset, with PyTorch's fused attention."""
-    return kind._from_config(config, attn_implementation="sdpa")
+    with no_init_weights():  # filling 4 billion values only to overwrite them would be most of the load time
+        return kind._from_config(config, attn_implementation="sdpa", dtype=dtype)
 
 
 def _decoder_config(dims: ModelDims) -> Phi3Config:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -149,10 +149,11 @@ def _fresh_turns(
             spec = subjects[(number + k) % len(subjects)]
             say(f"loading {spec.label}")
             with _Worker(spec) as worker:
-                # The first answer also pays for first use of the memory; the cheapest case takes it.
+                # The first answer also pays for first use of the memory: a short one of the cheapest case takes it.
                 own = [case for case in pictures if spec.takes(case)]
-                for case in sorted(own, key=lambda case: case.num_crops)[:1]:
-                    samples.append(worker.measure(case, pictures[case], 0, say) | {"round": number, "warmup": True})
+                cheapest = min(own, key=lambda case: case.num_crops)
+                warm_up = worker.measure(replace(cheapest, new_tokens=2), pictures[cheapest], 0, say)
+                samples.append(warm_up | {"round": number, "warmup": True})
                 samples += [worker.measure(case, pictures[case], number, say) for case in own]
 
 
