@@ -52,11 +52,16 @@ def build(folder: Path, size: str, device: str) -> None:
             export_model(checkpoint, folder / precision, precision=precision, device=device)
 
 
-def measure(folder: Path, device: Literal["cpu", "cuda"], *, new_tokens: int, rounds: int) -> Record:
+def measure(folder: Path, device: Literal["cpu", "cuda"], *, new_tokens: int, rounds: int, out: Path) -> Record:
     """One interleaved run over all subjects and crops, each subject in a fresh process each turn."""
     cases = [Case(1344, 1344, num_crops, new_tokens) for num_crops in _CROPS]
     return run(
-        subjects(folder, device), cases, rounds=rounds, resident=False, say=lambda line: click.echo(line, err=True)
+        subjects(folder, device),
+        cases,
+        rounds=rounds,
+        resident=False,
+        out=out,
+        say=lambda line: click.echo(line, err=True),
     )
 
 
@@ -76,8 +81,7 @@ def main(
         raise click.ClickException(str(DeviceError(f"CUDA is not usable: {status.reason}")))
     folder = models or out / "models"
     build(folder, size, device)
-    record = measure(folder, device, new_tokens=new_tokens, rounds=rounds)
-    record.write(out / "record.json")
+    record = measure(folder, device, new_tokens=new_tokens, rounds=rounds, out=out / "record.json")
     (out / "report.md").write_text(markdown(record), encoding="utf-8")
     (out / "report.html").write_text(html_page(record), encoding="utf-8")
     if not keep and models is None:

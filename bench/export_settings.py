@@ -119,8 +119,9 @@ def main(checkpoint: Path, out: Path, case: str, rounds: int) -> None:
     (out / "models").mkdir(parents=True, exist_ok=True)
     folders = build(checkpoint, out / "models")
     specs = [SubjectSpec(name, "ours", folder) for name, folder in folders.items()]
-    record = run(specs, [Case.parse(case)], rounds=rounds, say=lambda line: click.echo(line, err=True))
-    record.write(out / "record.json")
+    record = run(
+        specs, [Case.parse(case)], rounds=rounds, out=out / "record.json", say=lambda line: click.echo(line, err=True)
+    )
     text = table(record, losses(checkpoint, folders, 1))
     (out / "table.md").write_text(text + "\n", encoding="utf-8")
     click.echo(text)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -67,12 +67,14 @@ def run(
     *,
     rounds: int = 5,
     resident: bool | None = None,
+    out: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Record:
     """Measure every subject on every case, `rounds` times after a warm-up of one answer a case.
 
-    `resident` None keeps all subjects loaded when they fit into memory together. Raises InferenceError when a worker
-    fails, OptionError for labels that repeat.
+    `resident` None keeps all subjects loaded when they fit into memory together. `out` is written after every answer,
+    so that a run which ends early leaves what it measured. Raises InferenceError when a worker fails, OptionError for
+    labels that repeat.
     """
     for spec in subjects:
         if not any(spec.takes(case) for case in cases):
@@ -81,11 +83,7 @@ def run(
         raise OptionError("two subjects have the same label; name them LABEL:SUBJECT=FOLDER")
     stays = _fit_together(subjects) if resident is None else resident
     samples: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        pictures = {case: case.write_picture(Path(scratch)) for case in cases}
-        turns = _resident_turns if stays else _fresh_turns
-        turns(subjects, pictures, rounds, samples, say)
-    return Record(
+    record = Record(
         {
             "format": FORMAT,
             "version": VERSION,
@@ -99,6 +97,14 @@ def run(
             "samples": samples,
         }
     )
+    with tempfile.TemporaryDirectory() as scratch:
+        pictures = {case: case.write_picture(Path(scratch)) for case in cases}
+        turns = _resident_turns if stays else _fresh_turns
+        for sample in turns(subjects, pictures, rounds, say):
+            samples.append(sample)
+            if out is not None:
+                record.write(out)
+    return record
 
 
 def _settings(spec: SubjectSpec) -> dict[str, Any]:
@@ -110,15 +116,14 @@ def _resident_turns(
     subjects: Sequence[SubjectSpec],
     pictures: dict[Case, Path],
     rounds: int,
-    samples: list[dict[str, Any]],
     say: Callable[[str], None],
-) -> None:
+) -> Iterator[dict[str, Any]]:
     for spec in subjects:
         # Loaded beside others, a worker's first answer waits for them: its start is measured apart, alone.
         first = min((case for case in pictures if spec.takes(case)), key=lambda case: case.num_crops)
         say(f"starting {spec.label}")
         with _Worker(spec) as worker:
-            samples.append(worker.measure(first, pictures[first], 0, say))
+            yield worker.measure(first, pictures[first], 0, say)
     workers: list[_Worker] = []
     try:
         for spec in subjects:
@@ -130,7 +135,7 @@ def _resident_turns(
                 order = [workers[(number + k) % len(workers)] for k in range(len(workers))]
                 for worker in order:
                     if worker.spec.takes(case):
-                        samples.append(worker.measure(case, picture, number, say))
+                        yield worker.measure(case, picture, number, say)
                         time.sleep(_SETTLE_S)
     finally:
         for worker in workers:
@@ -141,9 +146,8 @@ def _fresh_turns(
     subjects: Sequence[SubjectSpec],
     pictures: dict[Case, Path],
     rounds: int,
-    samples: list[dict[str, Any]],
     say: Callable[[str], None],
-) -> None:
+) -> Iterator[dict[str, Any]]:
     for number in range(1, rounds + 1):
         for k in range(len(subjects)):
             spec = subjects[(number + k) % len(subjects)]
@@ -153,8 +157,9 @@ def _fresh_turns(
                 own = [case for case in pictures if spec.takes(case)]
                 cheapest = min(own, key=lambda case: case.num_crops)
                 warm_up = worker.measure(replace(cheapest, new_tokens=2), pictures[cheapest], 0, say)
-                samples.append(warm_up | {"round": number, "warmup": True})
-                samples += [worker.measure(case, pictures[case], number, say) for case in own]
+                yield warm_up | {"round": number, "warmup": True}
+                for case in own:
+                    yield worker.measure(case, pictures[case], number, say)
 
 
 def _fit_together(subjects: Sequence[SubjectSpec]) -> bool:
@@ -170,7 +175,8 @@ class _Worker:
         self.spec = spec
         self._spawned = time.monotonic()
         arguments = {**asdict(spec), "model": str(spec.model)}
-        command = [sys.executable, "-m", "phi3v.bench.worker", json.dumps(arguments)]
+        # -P: a file in the current folder must not stand in for a module.
+        command = [sys.executable, "-P", "-m", "phi3v.bench.worker", json.dumps(arguments)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         load_s = self._read()["load_s"]
         self._load_s: float | None = load_s if start else None

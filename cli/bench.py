@@ -63,10 +63,9 @@ def run(
         [Case.parse(text) for text in cases],
         rounds=rounds,
         resident=resident,
+        out=out,
         say=lambda line: click.echo(line, err=True),
     )
-    if out:
-        record.write(out)
     for path, render in ((markdown_path, markdown), (html_path, html_page)):
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
