@@ -24,7 +24,7 @@ UNDECIDABLE = 0.20
 """With an uncertainty above this nothing can be said."""
 
 FEWEST = 5
-_TIMES = ("preprocess_s", "prefill_s", "ttft_s", "tpot_s", "total_s")
+_TIMES = ("prepare_s", "prefill_s", "ttft_s", "tpot_s", "total_s")
 # Standard error of a median of normal values, in standard errors of the mean: sqrt(pi / 2).
 _MEDIAN_ERROR = math.sqrt(math.pi / 2)
 

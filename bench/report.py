@@ -15,7 +15,7 @@ Row = list[str]
 
 def times_table(record: Record) -> list[Row]:
     """Header and one row a case and subject: medians, with the median absolute deviation where it can be seen."""
-    header = ["case", "subject", "prompt", "preprocess", "TTFT", "decode", "total", "peak RSS", "load", "cold start"]
+    header = ["case", "subject", "prompt", "prepare", "TTFT", "decode", "total", "peak RSS", "load", "cold start"]
     return [header] + [
         [case, subject, *_cells(record, subject, case)]
         for case in record.cases
@@ -27,11 +27,11 @@ def times_table(record: Record) -> list[Row]:
 def ratios_table(record: Record) -> list[Row]:
     """Header and one row a case and pair: how many times faster the first subject is, within rounds."""
     first, *others = record.subjects
-    rows = [["case", f"{first} against", "preprocess", "TTFT", "decode", "total", "memory"]]
+    rows = [["case", f"{first} against", "prepare", "TTFT", "decode", "total", "memory"]]
     for case in record.cases:
         for other in others:
             if record.values(other, case, "total_s") and record.values(first, case, "total_s"):
-                metrics = ("preprocess_s", "ttft_s", "tpot_s", "total_s", "rss_peak_bytes")
+                metrics = ("prepare_s", "ttft_s", "tpot_s", "total_s", "rss_peak_bytes")
                 rows.append([case, other, *(_ratio(record, other, first, case, metric) for metric in metrics)])
     return rows
 
@@ -62,8 +62,8 @@ def html_page(record: Record) -> str:
 _NOT_TIMED = (
     "Not timed: reading the picture's file into the cache, and the pause between turns. TTFT runs from the call to the "
     "first token and holds decoding the picture, preprocessing, vision and prefill; decode is the time of the tokens "
-    "after it. Load is one process's; cold start runs from starting the process to its first token. genai's own "
-    "processor decodes the picture while it preprocesses, so its preprocess holds both."
+    "after it. Prepare is decoding the picture and preprocessing it, which genai's own processor does in one. Load is "
+    "one process's; cold start runs from starting the process to its first token."
 )
 _TABLES: tuple[tuple[str, Callable[[Record], list[Row]]], ...] = (
     ("How many times faster, by round: median (least to largest)", ratios_table),
@@ -102,7 +102,7 @@ def _cells(record: Record, subject: str, case: str) -> Row:
     prompt = next(s for s in record.content["samples"] if (s["subject"], s["case"]) == (subject, case))["prompt_tokens"]
     return [
         str(prompt),
-        cell("preprocess_s", 1e3, "ms"),
+        cell("prepare_s", 1e3, "ms"),
         cell("ttft_s", 1, "s"),
         f"{rate.median:.4g} tok/s ± {rate.mad:.2g}",
         cell("total_s", 1, "s"),

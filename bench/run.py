@@ -188,6 +188,7 @@ class _Worker:
         self._process.stdin.flush()
         answer = self._read()
         first_token_at = answer.pop("first_token_at")
+        answer["prepare_s"] = (answer["image_decode_s"] or 0.0) + answer["preprocess_s"]
         answer["tpot_s"] = answer["decode_s"] / answer["decode_tokens"]
         if self._load_s is not None:
             answer |= {"load_s": self._load_s, "cold_start_s": first_token_at - self._spawned}

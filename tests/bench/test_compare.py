@@ -21,8 +21,7 @@ def record(
         drift = 1 + 0.3 * r.random()  # a machine that is now faster, now slower, for both
         for subject, base in (("ours", ours), ("torch-fp32", torch)):
             times = {
-                m: base * drift * r.gauss(1, noise)
-                for m in ("preprocess_s", "prefill_s", "ttft_s", "tpot_s", "total_s")
+                m: base * drift * r.gauss(1, noise) for m in ("prepare_s", "prefill_s", "ttft_s", "tpot_s", "total_s")
             }
             samples.append({"subject": subject, "case": CASE, "round": number, "warmup": number == 0, **times})
     content = {
