@@ -64,7 +64,7 @@ def run(
         rounds=rounds,
         resident=resident,
         out=out,
-        say=lambda line: click.echo(line, err=True),
+        say=_say,
     )
     for path, render in ((markdown_path, markdown), (html_path, html_page)):
         if path:
@@ -105,22 +105,21 @@ def compare(old: Path, new: Path, ratios: str | None, different: bool) -> None:
 def gate(baseline: Path | None, record: bool) -> None:
     """Measure a small model against the PyTorch reference and compare the ratios with the baseline's.
 
-    Exits with 1 on a regression. A baseline of another processor or other package versions decides nothing.
+    Exits with 1 when a ratio is worse in two measurements running. A baseline of another processor or of other package
+    versions decides nothing.
     """
     from tempfile import TemporaryDirectory
 
-    from phi3v.bench.gate import BASELINE, judge, measure
+    from phi3v.bench.gate import BASELINE, check, measure
     from phi3v.bench.record import Record
 
     path = baseline or BASELINE
-    old = None if record else Record.read(path)
     with TemporaryDirectory() as scratch:
-        new = measure(Path(scratch), say=lambda line: click.echo(line, err=True))
-    if old is None:
-        new.write(path)
-        click.echo(str(path))
-        return
-    judgement = judge(old, new)
+        if record:
+            measure(Path(scratch), say=_say).write(path)
+            click.echo(str(path))
+            return
+        judgement = check(Record.read(path), Path(scratch), _say)
     _print_changes(judgement.changes)
     if judgement.stale:
         click.echo(f"the baseline decides nothing here ({judgement.stale}); --record makes one", err=True)
@@ -182,6 +181,10 @@ def synth(out: Path, size: str, layers: int | None, precision: str, device: str,
         export_model(checkpoint, out / "model", precision=precision, device=device, overwrite=True, progress=progress)
     click.echo("random weights: answers of this model mean nothing", err=True)
     click.echo(str(out / "model"))
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _spec(text: str, device: str, threads: int | None) -> Any:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from phi3v.bench.gate import BASELINE, judge, measure
+from phi3v.bench.gate import BASELINE, check, judge
 from phi3v.bench.record import Record
 
 
 @pytest.mark.slow
 def test_ours_is_no_slower_against_the_reference_than_the_baseline(tmp_path: Path) -> None:
-    judgement = judge(Record.read(BASELINE), measure(tmp_path))
+    judgement = check(Record.read(BASELINE), tmp_path)
     if judgement.stale:
         pytest.skip(f"the baseline decides nothing here: {judgement.stale}")
     assert judgement.passed, judgement.changes
