@@ -51,6 +51,8 @@ def compare(old: Record, new: Record, *, allow_different: bool = False) -> list[
     """Compare the times of two records. Raises OptionError when they are not comparable."""
     if not allow_different:
         refuse_different(old, new)
+    if not list(_common(old, new)):
+        raise OptionError("these records have no subject and case in common; there is nothing to compare")
     return [
         _judge(subject, case, metric, *(_series(record, subject, case, metric) for record in (old, new)))
         for subject, case, metric in _common(old, new)

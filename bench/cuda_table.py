@@ -45,7 +45,7 @@ def subjects(folder: Path, device: Literal["cpu", "cuda"]) -> list[SubjectSpec]:
 def build(folder: Path, size: str, device: str) -> None:
     """Checkpoint and both model folders, where they are not there yet."""
     checkpoint = folder / "checkpoint"
-    if not (checkpoint / "config.json").exists():
+    if not (checkpoint / "model.safetensors.index.json").exists():
         write_random_checkpoint(checkpoint, full_dims() if size == "full" else tiny_dims(context=4096))
     for precision in ("int4", "fp16"):
         if not (folder / precision / "phi3v.json").exists():
@@ -72,7 +72,9 @@ def measure(folder: Path, device: Literal["cpu", "cuda"], *, new_tokens: int, ro
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
 @click.option("--new-tokens", type=click.IntRange(min=2), default=256, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option("--keep", is_flag=True, help="Keep the models: 20 GB at full size.")
+@click.option(
+    "--keep", is_flag=True, help="Keep the models (20 GB at full size); ones that were there before are always kept."
+)
 def main(
     out: Path, models: Path | None, size: str, device: Literal["cpu", "cuda"], new_tokens: int, rounds: int, keep: bool
 ) -> None:
@@ -80,11 +82,12 @@ def main(
     if device == "cuda" and not (status := cuda_status()).usable:
         raise click.ClickException(str(DeviceError(f"CUDA is not usable: {status.reason}")))
     folder = models or out / "models"
+    ours_to_remove = models is None and not keep and not folder.exists()
     build(folder, size, device)
     record = measure(folder, device, new_tokens=new_tokens, rounds=rounds, out=out / "record.json")
     (out / "report.md").write_text(markdown(record), encoding="utf-8")
     (out / "report.html").write_text(html_page(record), encoding="utf-8")
-    if not keep and models is None:
+    if ours_to_remove:
         shutil.rmtree(folder)
     click.echo(markdown(record))
 

@@ -7,6 +7,7 @@ every prompt position with the fp32 reference's. The CPU default of the exporter
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +45,23 @@ accuracy_level 4 lets the CPU multiply in int8; lower levels dequantise to fp32 
 
 def build(checkpoint: Path, folder: Path) -> dict[str, Path]:
     """One model folder a setting; all but the decoder shared by hard links."""
-    first = folder / "int4 block 32"
-    if not first.exists():
-        export_model(checkpoint, first)
+    base = folder / "base"
+    if not base.exists():
+        export_model(checkpoint, base)
     made = {}
     for name, (decoder, head) in SETTINGS.items():
         made[name] = target = folder / name
         if (target / "phi3v.json").exists():
             continue
+        shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
-        for file in first.iterdir():
+        for file in base.iterdir():
             if not file.name.startswith("text.onnx") and file.name != "phi3v.json":
                 os.link(file, target / file.name)
         source = Checkpoint.open(checkpoint)
         write_decoder(source, target / "text.onnx", device="cpu", dtype=np.float32, quantization=decoder, head=head)
-        write_manifest(target, read_manifest(first) | describe_files(target))
+        facts = read_manifest(base) | {"block_size": decoder.block_size}
+        write_manifest(target, facts | describe_files(target))
     return made
 
 

@@ -32,7 +32,7 @@ class Judgement:
     @property
     def passed(self) -> bool:
         """Whether nothing became worse, as far as this machine can tell."""
-        return bool(self.stale) or all(change.verdict != "worse" for change in self.changes)
+        return bool(self.stale) or (bool(self.changes) and all(change.verdict != "worse" for change in self.changes))
 
 
 def check(baseline: Record, folder: Path, say: Callable[[str], None] = lambda line: None) -> Judgement:

@@ -29,7 +29,7 @@ class Parity:
 
     `pixel_max`: largest difference of the crops. `logit_max`, `cosine_mean`, `cosine_least`, `kl_mean` (nats, from the
     reference to ours) and `top1_agreement` run over the logits of every prompt position. `first_difference`: index of
-    the first greedy token that differs, None when all `tokens` are equal.
+    the first greedy token that differs, None when all `tokens` are equal, the end of the turn being the last.
     """
 
     ids_equal: bool
@@ -57,6 +57,9 @@ def parity(
     generation.close()
     backend.close()
     wanted = reference.greedy(theirs, new_tokens)
+    # After the end of the turn genai pads and the reference goes on: what differs there differs from nothing.
+    ends = [n for n, token in enumerate(wanted) if token in backend.model.eos_token_ids]
+    wanted, tokens = (ids[: ends[0] + 1] if ends else ids for ids in (wanted, tokens))
     differing = [n for n, (a, b) in enumerate(zip(wanted, tokens, strict=True)) if a != b]
     near = closeness(expected, found)
     return Parity(
@@ -67,7 +70,7 @@ def parity(
         cosine_least=near["cosine_least"],
         kl_mean=near["kl_mean"],
         top1_agreement=near["top1_agreement"],
-        tokens=new_tokens,
+        tokens=len(wanted),
         first_difference=differing[0] if differing else None,
     )
 

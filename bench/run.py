@@ -6,6 +6,7 @@ turn starts a process, which also measures loading and the cold start again; for
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -118,9 +119,11 @@ def _resident_turns(
     rounds: int,
     say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
+    common = [case for case in pictures if all(spec.takes(case) for spec in subjects)] or list(pictures)
     for spec in subjects:
-        # Loaded beside others, a worker's first answer waits for them: its start is measured apart, alone.
-        first = min((case for case in pictures if spec.takes(case)), key=lambda case: case.num_crops)
+        # Loaded beside others, a worker's first answer waits for them: its start is measured apart, alone, and on a
+        # case that every subject can do.
+        first = min((case for case in common if spec.takes(case)), key=lambda case: case.num_crops)
         say(f"starting {spec.label}")
         with _Worker(spec) as worker:
             yield worker.measure(first, pictures[first], 0, say)
@@ -184,8 +187,9 @@ class _Worker:
     def measure(self, case: Case, picture: Path, number: int, say: Callable[[str], None]) -> dict[str, Any]:
         """One answer as the record keeps it; round 0 is warm-up."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"case": str(case), "picture": str(picture)}) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # a process that is gone is reported by what it does not answer
+            self._process.stdin.write(json.dumps({"case": str(case), "picture": str(picture)}) + "\n")
+            self._process.stdin.flush()
         answer = self._read()
         first_token_at = answer.pop("first_token_at")
         answer["prepare_s"] = (answer["image_decode_s"] or 0.0) + answer["preprocess_s"]
@@ -202,7 +206,7 @@ class _Worker:
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        answer: dict[str, Any] = json.loads(line) if line else {"error": "the process ended"}
+        answer: dict[str, Any] = json.loads(line) if line else {"error": f"its process ended ({self._process.wait()})"}
         if "error" in answer:
             self.close()
             raise InferenceError(f"{self.spec.label} failed: {answer['error']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ def verify(model: str) -> None:
     from phi3v.export.manifest import read_manifest
     from phi3v.export.manifest import verify as verify_files
     from phi3v.local_models import resolve_model
+    from phi3v.model_dir import pull_command
 
     folder = resolve_model(model)
     manifest = read_manifest(folder)
@@ -61,7 +63,7 @@ def verify(model: str) -> None:
     for name, problem in problems.items():
         click.echo(f"{folder / name} {problem}")
     if problems:
-        again = f"`phi3v pull {model}` fetches just these" if "variant" in manifest else "export the model again"
+        again = f"`{pull_command(manifest)}` fetches just these" if "variant" in manifest else "export the model again"
         raise click.ClickException(f"{len(problems)} of {len(manifest['files'])} files are bad; {again}")
     click.echo(f"{folder}: all {len(manifest['files'])} files are as recorded")
 
@@ -79,8 +81,7 @@ def rm(name: str, yes: bool) -> None:
     what = f"{name} ({removal.nbytes / 1e9:.2f} GB)"
     if not yes:
         click.confirm(f"delete {what}?", abort=True, err=True)
-    remove(removal)
-    click.echo(f"freed {removal.nbytes:,} bytes", err=True)
+    click.echo(f"freed {remove(name):,} bytes", err=True)
 
 
 @click.command()
@@ -127,14 +128,16 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "size", "fits here", "state", "commit", "place", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("model", "size", "fits here", "state", "commit"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("place", overflow="fold")
     for row in rows:
         name = f"{row['name']}:{row['variant']}" if row["variant"] != "built-in" else row["name"]
         fits = "yes" if row["fits"] else "no"
         table.add_row(name, _size(row["bytes"]), fits, row["state"], row["commit"][:12], row["place"])
-    console = Console()
-    # Paths stay whole when the list goes to a file or a pipe.
-    console.print(table, soft_wrap=True, width=None if console.is_terminal else 400)
+    # Names and paths stay whole when the list goes to a file or a pipe.
+    Console(width=None if sys.stdout.isatty() else 400).print(table)
 
 
 def _size(nbytes: int) -> str:

@@ -163,6 +163,8 @@ def explained(repo: str, revision: str, path: str = "") -> Iterator[None]:
             f"{what} cannot be reached ({exc}); check the network, a proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT); "
             f"{again}"
         ) from exc
+    except ValueError as exc:
+        raise ModelFetchError(f"{constants.ENDPOINT} does not answer like a hub ({exc}); check HF_ENDPOINT") from exc
     except PermissionError as exc:
         raise ModelFetchError(
             f"{exc.filename or constants.HF_HUB_CACHE} cannot be written; set HF_HOME to a folder of yours"

@@ -15,6 +15,7 @@ from ..model_dir import MANIFEST
 from .checksum import checksum_file
 
 FORMAT = 1
+_SCRATCH = f".{MANIFEST}.new"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -30,14 +31,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Replace the record at one stroke."""
-    scratch = folder / f".{MANIFEST}.new"
+    scratch = folder / _SCRATCH
     scratch.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     scratch.replace(folder / MANIFEST)
 
 
 def describe_files(folder: Path, known: dict[str, str] | None = None) -> dict[str, Any]:
     """Size and SHA-256 of every file in a folder; a checksum in `known` is believed."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != MANIFEST)
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name not in (MANIFEST, _SCRATCH))
     hashes = {file.name: (known or {}).get(file.name) or checksum_file(file).sha256 for file in files}
     return {"files": {file.name: file.stat().st_size for file in files}, "sha256": hashes}
 

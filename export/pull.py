@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -157,6 +158,7 @@ def _install(plan: Plan, revision: str, progress: Progress | None) -> LocalModel
         "device": build.device,
         "precision": build.precision,
         "memory_bytes": build.memory_bytes,
+        "pulled_at": time.time(),
     }
     ModelDir.open(folder)  # what the hub calls this build must be one, before it becomes a model here
     write_manifest(folder, record | facts)

@@ -111,18 +111,12 @@ def resolve_model(model: str | os.PathLike[str] | None = None, device: str = "au
             f"{wanted} is neither a folder nor a model on this machine (pulled: {held}); "
             f"fetch it with `phi3v pull {wanted}`, or give a model folder"
         )
-    return _best(found, device).path if split_name(str(wanted))[1] is None else found[0].path
+    return _best(found, device).path
 
 
 def _default(device: str) -> Path:
-    machine, pulled = None, local_models()
-    if pulled:
-        machine = Machine.inspect()
-    fitting = [
-        model
-        for model in pulled
-        if machine and machine.fits(model.device, model.memory_bytes) and (device == "auto" or model.device == device)
-    ]
+    pulled = local_models()
+    fitting = _fitting(pulled, device)
     if fitting:
         return _best(fitting, device).path
     if BUILTIN.is_dir():
@@ -135,12 +129,22 @@ def _default(device: str) -> Path:
     )
 
 
+def _fitting(models: list[LocalModel], device: str) -> list[LocalModel]:
+    if not models:
+        return []
+    machine = Machine.inspect()
+    return [m for m in models if device in ("auto", m.device) and machine.fits(m.device, m.memory_bytes)]
+
+
 def _best(models: list[LocalModel], device: str) -> LocalModel:
-    """The first of the fastest variant that runs here; `models` holds at least one."""
-    cuda = device != "cpu" and any(model.device == "cuda" for model in models) and cuda_status().usable
-    order = [variant for variant in _PREFERENCE if cuda or not variant.startswith("cuda")]
-    ranked = sorted(models, key=lambda m: order.index(m.variant) if m.variant in order else len(order))
-    return ranked[0]
+    """Of at least one: whole ones before damaged ones, then what fits here, the fastest variant, the newest."""
+    fitting = _fitting(models, device)
+
+    def rank(model: LocalModel) -> tuple[bool, bool, int, float]:
+        speed = _PREFERENCE.index(model.variant) if model.variant in _PREFERENCE else len(_PREFERENCE)
+        return bool(model.damaged), model not in fitting, speed, -model.pulled_at
+
+    return min(models, key=rank)
 
 
 def _is_name(text: str) -> bool:
@@ -167,7 +171,7 @@ def _read(path: Path) -> LocalModel | None:
             memory_bytes=int(manifest["memory_bytes"]),
             nbytes=sum(manifest["files"].values()),
             damaged=tuple(manifest.get("damaged", ())),
-            pulled_at=path.stat().st_mtime,
+            pulled_at=float(manifest.get("pulled_at", 0)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

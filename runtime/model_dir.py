@@ -214,8 +214,14 @@ def _external_files(graph: Path) -> set[str]:
     return names
 
 
+def pull_command(manifest: dict[str, Any]) -> str:
+    """What to type to repair a pulled model, from its manifest."""
+    pinned = "" if manifest.get("revision") == "main" else f" --revision {manifest.get('revision')}"
+    return f"phi3v pull {manifest['name']}:{manifest['variant']}{pinned}"
+
+
 def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
-    repair = f"run `phi3v pull {manifest['name']}:{manifest['variant']}`" if "variant" in manifest else _REPAIR
+    repair = f"run `{pull_command(manifest)}`" if "variant" in manifest else _REPAIR
     if damaged := manifest.get("damaged"):
         raise ModelFolderError(f"{folder} failed its last verification ({', '.join(damaged)} damaged); {repair}")
     for name, size in manifest.get("files", {}).items():

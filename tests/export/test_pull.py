@@ -24,6 +24,7 @@ from phi3v.model_dir import ModelDir
 # Short pauses between tries; everything else is the real command.
 COMMAND = "import phi3v.export.hub as hub; hub.FIRST_WAIT_S = 0.01\nfrom phi3v.cli.main import main; main()"
 CPU = next(build for build in BUILDS if build.full_name == "phi-3-vision:cpu-int4")
+CUDA = next(build for build in BUILDS if build.full_name == "phi-3-vision:cuda-int4")
 FP16 = next(build for build in BUILDS if build.old_layout)
 TEXT_DATA = "phi-3-v-128k-instruct-text.onnx.data"
 TEXT = "phi-3-v-128k-instruct-text.onnx"
@@ -69,7 +70,7 @@ def old_model(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def hub(small_model: Path) -> Iterator[Hub]:
-    server = Hub({CPU.repo: published(small_model, CPU.subfolder, lambda name: name) | {"README.md": b"hello"}})
+    server = Hub({CPU.repo: published(small_model, CPU.subfolder) | {"README.md": b"hello"}})
     yield server
     server.close()
 
@@ -335,6 +336,39 @@ def test_rm_takes_what_an_unfinished_pull_left(run: Run, hub: Hub, tmp_path: Pat
     assert _bytes_under(tmp_path / "hf") == 0
 
 
+def test_rm_of_one_variant_spares_the_others(run: Run, hub: Hub, small_model: Path) -> None:
+    hub.repos[CPU.repo] |= published(small_model, CUDA.subfolder)
+    folder_of(run("pull", CUDA.full_name))
+    hub.faults = [Fault(f"{CPU.subfolder}/{TEXT_DATA}", times=99, status=500)]
+    hub.repos[CPU.repo][f"{CPU.subfolder}/special_tokens_map.json"] = b"of the other variant alone"
+    run("pull", CPU.full_name)
+    assert run("rm", CUDA.full_name, "-y").returncode == 0
+    hub.faults = []
+    hub.sent.clear()
+    folder_of(run("pull", CPU.full_name))
+    assert f"{CPU.subfolder}/special_tokens_map.json" not in hub.sent
+    assert not ask(run).startswith("refused")
+
+
+def test_rm_takes_a_snapshot_that_never_became_a_model(run: Run, hub: Hub, tmp_path: Path) -> None:
+    hub.repos[CPU.repo][f"{CPU.subfolder}/genai_config.json"] = b'{"model": {}}'
+    assert run("pull").returncode == 1
+    assert run("rm", "phi-3-vision", "-y").returncode == 0
+    assert _bytes_under(tmp_path / "hf") == 0
+
+
+def test_an_endpoint_that_is_no_hub_is_named(run: Run, hub: Hub) -> None:
+    hub.faults = [Fault("/api/", 99, page=b"<html>please log in</html>")]
+    failed = run("pull")
+    assert failed.returncode == 1
+    assert "check HF_ENDPOINT" in " ".join(failed.stderr.split())
+
+
+def test_the_list_names_whole_variants_in_a_pipe(run: Run) -> None:
+    listed = run("models").stdout
+    assert all(build.full_name in listed for build in BUILDS)
+
+
 def test_a_build_that_lacks_a_known_file_is_refused(run: Run, hub: Hub, tmp_path: Path) -> None:
     del hub.repos[CPU.repo][f"{CPU.subfolder}/{TEXT}"]
     failed = run("pull")
@@ -366,8 +400,8 @@ def test_the_fp16_build_is_migrated_without_a_second_copy(
     run: Run, hub: Hub, old_model: Path, small_model: Path, tmp_path: Path
 ) -> None:
     hub.repos = {
-        FP16.repo: published(old_model, FP16.subfolder, lambda name: name),
-        CPU.repo: published(small_model, CPU.subfolder, lambda name: name),
+        FP16.repo: published(old_model, FP16.subfolder),
+        CPU.repo: published(small_model, CPU.subfolder),
     }
     weights = sum(file.stat().st_size for file in old_model.glob("*.data"))
     folder = folder_of(run("pull", FP16.full_name))

@@ -29,7 +29,7 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
     monkeypatch.setattr(local, "gpus", lambda: [Gpu("a GPU", memory, "13.0")])
 
 
-def pulled(cache: Path, name: str, variant: str, *, needs: int = GB, commit: str = "a" * 40) -> Path:
+def pulled(cache: Path, name: str, variant: str, *, needs: int = GB, commit: str = "a" * 40, at: float = 1.0) -> Path:
     folder = cache / f"models--org--{name}" / "snapshots" / commit / "some" / variant
     folder.mkdir(parents=True)
     manifest = {
@@ -41,6 +41,7 @@ def pulled(cache: Path, name: str, variant: str, *, needs: int = GB, commit: str
         "device": variant.partition("-")[0],
         "memory_bytes": needs,
         "files": {"weights": 5},
+        "pulled_at": at,
     }
     (folder / "phi3v.json").write_text(json.dumps(manifest))
     return folder
@@ -100,12 +101,22 @@ def test_a_model_too_big_for_the_machine_gives_way_to_the_built_in_one(
 
 
 def test_the_newest_commit_of_a_variant_is_the_one(cache: Path) -> None:
-    import os
-
-    old, new = (pulled(cache, "phi-3-vision", "cpu-int4", commit=c * 40) for c in "ab")
-    os.utime(old / "phi3v.json", (1, 1))
+    new, old = (pulled(cache, "phi-3-vision", "cpu-int4", commit=c * 40, at=at) for c, at in (("a", 2.0), ("b", 1.0)))
     assert local.resolve_model("phi-3-vision") == new
     assert [model.path for model in local.find_local("phi-3-vision")] == [new, old]
+
+
+def test_a_whole_model_comes_before_a_newer_damaged_one(cache: Path) -> None:
+    new, old = (pulled(cache, "phi-3-vision", "cpu-int4", commit=c * 40, at=at) for c, at in (("a", 2.0), ("b", 1.0)))
+    manifest = json.loads((new / "phi3v.json").read_text())
+    (new / "phi3v.json").write_text(json.dumps(manifest | {"damaged": ["weights"]}))
+    assert local.resolve_model("phi-3-vision") == old
+
+
+def test_a_bare_name_takes_the_variant_that_fits(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = {v: pulled(cache, "phi-3-vision", v, needs=4 * GB) for v in ("cuda-int4", "cpu-int4")}
+    with_gpu(monkeypatch, 2 * GB)
+    assert local.resolve_model("phi-3-vision") == folders["cpu-int4"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": 1}', '{"name": "x", "files": []}'])

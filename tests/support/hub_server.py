@@ -7,7 +7,6 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,6 +25,8 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     cut_at: float = 0.0
     """Close the connection after this share of the body."""
+    page: bytes = b""
+    """Answer with this instead."""
     corrupt: bool = False
     stall: bool = False
     slow_s: float = 0.0
@@ -78,6 +79,8 @@ class Hub:
             )
         if fault.status:
             return _answer(request, fault.status, b"", fault.headers)
+        if fault.page:
+            return _answer(request, 200, fault.page, {"Content-Type": "text/html"})
         if fault.stall:
             self.released.wait(60)
             return None
@@ -169,7 +172,7 @@ def _answer(request: BaseHTTPRequestHandler, status: int, body: bytes, headers: 
         request.wfile.write(body)
 
 
-def published(folder: Path, subfolder: str, rename: Callable[[str], str]) -> dict[str, bytes]:
+def published(folder: Path, subfolder: str) -> dict[str, bytes]:
     """A model folder's files as a repository holds them, our own record left out."""
     files = [file for file in folder.iterdir() if file.name != "phi3v.json"]
-    return {f"{subfolder}/{rename(file.name)}": file.read_bytes() for file in files}
+    return {f"{subfolder}/{file.name}": file.read_bytes() for file in files}
