@@ -1,0 +1,225 @@
+"""Train nano: `python -m phi3v.export.nano.train`. It stops and resumes at any step; a step's number is its seed."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .batches import Batch, Outcome, pack, patch_loss, run
+from .network import CellReader, Nano, Reader, nano_dims, normalise
+from .optimiser import Optimiser, Rates
+from .reading import Reading, draw_reading
+from .stages import STAGES, Draw, Stage, draw_strips
+from .vocabulary import vocabulary
+
+_TOWER = "img_processor"
+_PROBE_SEED = 777
+
+
+class Trainer:
+    """The network, its training aids and its optimisers, at some step of a stage."""
+
+    def __init__(self, stage: Stage, rates: Rates, device: str = "cpu", seed: int = 0, width: int = 192) -> None:
+        torch.manual_seed(seed)
+        self.stage, self.seed, self.device = stage, seed, torch.device(device)
+        self.nano = Nano(nano_dims(width)).to(self.device)
+        self.reader = Reader(self.nano.dims.clip.hidden_size).to(self.device)
+        self.cell_reader = CellReader(width).to(self.device)
+        named = list(self._named())
+        self.decoder_steps = Optimiser([(n, p) for n, p in named if not _of_tower(n)], rates)
+        self.tower_steps = Optimiser([(n, p) for n, p in named if _of_tower(n)], Rates(rates.adam / 2, rates.muon / 2))
+        self.step = self.seen = 0
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.nano.named_parameters()
+        yield from ((f"reader.{name}", parameter) for name, parameter in self.reader.named_parameters())
+        yield from ((f"cell_reader.{name}", parameter) for name, parameter in self.cell_reader.named_parameters())
+
+    def train_step(self, height: float) -> Outcome:
+        """Draw a batch, and step at `height` of the full learning rates."""
+        random = Random(f"{self.seed} {self.stage.name} {self.step}")
+        if self.stage.draw is None:
+            outcome, seen = self._read(draw_reading(random))
+        else:
+            samples, window = self.stage.draw(random, 1.0, False)
+            outcome = self._run(pack(samples, vocabulary(), window), tower=self.stage.moves_tower)
+            seen = len(samples)
+        loss = outcome.answer + self.stage.guide * outcome.guide + 0.3 * outcome.cells + outcome.patches
+        for optimiser in (self.decoder_steps, self.tower_steps):
+            optimiser.clear()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.stage.draw is not None:
+            self.decoder_steps.step(height)
+        if self.stage.moves_tower:
+            self.tower_steps.step(height)
+        self.step += 1
+        self.seen += seen
+        return outcome
+
+    def _read(self, reading: Reading) -> tuple[Outcome, int]:
+        features = self.nano.tower(normalise(reading.pixels.to(self.device)), reading.row, reading.column)
+        patches, read = patch_loss(
+            self.reader, features, *(t.to(self.device) for t in (reading.characters, reading.objects, reading.colours))
+        )
+        nothing = patches.detach() * 0
+        return Outcome(nothing, nothing, nothing, patches, nothing.expand(1), read), len(reading.pixels)
+
+    def _run(self, batch: Batch, tower: bool, dense: bool | None = None) -> Outcome:
+        bf16 = self.device.type == "cuda"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
+            return run(
+                self.nano,
+                self.reader,
+                self.cell_reader,
+                batch.to(self.device),
+                tower=tower,
+                guided=self.stage.guide > 0,
+                dense=self.stage.moves_tower if dense is None else dense,
+            )
+
+    @torch.no_grad()
+    def probe(self, draw: Draw, held_out: bool, batches: int = 4) -> dict[str, tuple[int, int, int, int]]:
+        """Per job: answers right, answers, tokens right, tokens; and characters the tower read, under "patches"."""
+        sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+        for number in range(batches):
+            samples, window = draw(Random(f"{_PROBE_SEED} {number}"), 1.0, held_out)
+            batch = pack(samples, vocabulary(), window)
+            outcome = self._run(batch, tower=False, dense=True)
+            jobs = [turn.job for sample in samples for turn in sample.turns]
+            lengths = [length for turns in batch.turns for length in turns]
+            for job, right in zip(jobs, torch.split(outcome.right, lengths), strict=True):
+                scores = (int(right.all()), 1, int(right.sum()), len(right))
+                sums[job] = [a + b for a, b in zip(sums[job], scores, strict=True)]
+            read, there = (int(value) for value in outcome.read)
+            sums["patches"] = [a + b for a, b in zip(sums["patches"], (read, there, read, there), strict=True)]
+        return {job: (a, b, c, d) for job, (a, b, c, d) in sums.items()}
+
+    def save(self, path: Path) -> None:
+        """Everything a resumed run needs; replaces the file only when it is whole."""
+        state = {
+            "nano": self.nano.state_dict(),
+            "reader": self.reader.state_dict(),
+            "cell_reader": self.cell_reader.state_dict(),
+            "decoder_steps": self.decoder_steps.state_dict(),
+            "tower_steps": self.tower_steps.state_dict(),
+            "stage": self.stage.name,
+            "step": self.step,
+            "seen": self.seen,
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a saved state; of another stage, only the weights are taken."""
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        self.nano.load_state_dict(state["nano"])
+        self.reader.load_state_dict(state["reader"])
+        self.cell_reader.load_state_dict(state["cell_reader"])
+        if state["stage"] == self.stage.name and "decoder_steps" in state:
+            self.decoder_steps.load_state_dict(state["decoder_steps"])
+            self.tower_steps.load_state_dict(state["tower_steps"])
+            self.step, self.seen = state["step"], state["seen"]
+
+    def load_tower(self, path: Path) -> None:
+        """Take the vision tower and its reader from a safetensors file, scaled to features of unit spread."""
+        from safetensors.torch import load_file
+
+        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+        self.nano.load_state_dict({n: t for n, t in tensors.items() if _TOWER in n}, strict=False)
+        prefix = "reader."
+        self.reader.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+        self.calibrate()
+
+    @torch.no_grad()
+    def calibrate(self) -> None:
+        """Scale the features to unit spread and centre what the projector makes of them."""
+        samples, window = draw_strips(Random(f"{self.seed} calibrate"), 1.0, False)
+        batch = pack(samples, vocabulary(), window).to(self.device)
+        spread = float(self._features(batch).std(dim=0).mean())
+        self.nano.tower.rescale(1 / spread)
+        mean = self._features(batch).mean(dim=0).repeat(4)
+        first = self.nano.model.vision_embed_tokens.img_projection[0]
+        assert isinstance(first, nn.Linear)
+        first.bias.copy_(-(first.weight @ mean))
+
+    def _features(self, batch: Batch) -> Tensor:
+        features: Tensor = self.nano.tower(normalise(batch.pixels), row=2 * batch.window.first).flatten(0, 2)
+        return features
+
+
+def _of_tower(name: str) -> bool:
+    return _TOWER in name or name.startswith("reader.")
+
+
+def height(step: int, steps: int) -> float:
+    """Share of the full learning rate: a short rise, a plateau, and down to nothing over the last 40 %."""
+    return min(1.0, (step + 1) / 50, max(0.02, (steps - step) / (0.4 * steps)))
+
+
+def train(trainer: Trainer, steps: int, out: Path, every: int) -> None:
+    """Step until `steps`, with a line of progress every 25, and a probe and a saved state every `every`."""
+    began, recent = time.monotonic(), []
+    while trainer.step < steps:
+        outcome = trainer.train_step(height(trainer.step, steps))
+        values = [outcome.answer, outcome.guide, outcome.cells, outcome.patches, outcome.right.float().mean()]
+        recent.append([value.item() for value in values])
+        if trainer.step % 25 == 0:
+            _print_progress(trainer, recent[-25:], time.monotonic() - began)
+        if trainer.step % every == 0 or trainer.step == steps:
+            trainer.save(out)
+            _print_probes(trainer)
+
+
+def _print_progress(trainer: Trainer, recent: Sequence[Sequence[float]], seconds: float) -> None:
+    answer, guide, cells, patches, right = (sum(column) / len(recent) for column in zip(*recent, strict=True))
+    print(
+        f"{trainer.stage.name} step {trainer.step} samples {trainer.seen} {seconds:.0f} s"
+        f" loss {answer:.3f} guide {guide:.3f} cells {cells:.3f} patches {patches:.4f} tokens right {right:.3f}",
+        flush=True,
+    )
+
+
+def _print_probes(trainer: Trainer) -> None:
+    for name, draw in trainer.stage.probes.items():
+        for held_out in (False, True):
+            found = trainer.probe(draw, held_out)
+            parts = [f"{job} {a / b:.3f} of {b}, tokens {c / d:.4f}" for job, (a, b, c, d) in found.items()]
+            print(f"  {name} {'held-out' if held_out else 'known'} words: {'; '.join(parts)}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m phi3v.export.nano.train", description=__doc__)
+    parser.add_argument("stage", choices=list(STAGES))
+    parser.add_argument(
+        "--out", type=Path, required=True, help="checkpoint to write, and to resume from if it is there"
+    )
+    parser.add_argument("--init", type=Path, help="checkpoint (.pt) or tower (.safetensors) to start from")
+    parser.add_argument("--steps", type=int, default=10000)
+    parser.add_argument("--every", type=int, default=250, help="steps between probes")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--adam", type=float, default=Rates.adam)
+    parser.add_argument("--muon", type=float, default=Rates.muon)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    trainer = Trainer(STAGES[options.stage], Rates(options.adam, options.muon), options.device, options.seed)
+    if options.out.is_file():
+        trainer.load(options.out)
+    elif options.init is not None:
+        (trainer.load_tower if options.init.suffix == ".safetensors" else trainer.load)(options.init)
+    train(trainer, options.steps, options.out, options.every)
+
+
+if __name__ == "__main__":
+    main()
