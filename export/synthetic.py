@@ -85,7 +85,8 @@ def write_random_checkpoint(
         total += write_file(path / file, tensors, lambda name: _values(name, shapes[name], seed))
         weight_map |= dict.fromkeys(names, file)
     _write(path / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
-    _write(path / "config.json", _config(dims, dtype))
+    special = first_special_id(dims.decoder.vocab_size)
+    _write(path / "config.json", {SYNTHETIC_KEY: True, **original_config(dims, dtype, special)})
     _write(path / "preprocessor_config.json", {"num_crops": num_crops, "num_img_tokens": 144})
     write_tokenizer(path, dims.decoder.vocab_size)
     return path
@@ -125,13 +126,11 @@ def _spread(name: str, shape: Shape) -> float:
     return gain / math.sqrt(shape[-1])
 
 
-def _config(dims: ModelDims, dtype: str) -> dict[str, Any]:
+def original_config(dims: ModelDims, dtype: str, end_of_text: int) -> dict[str, Any]:
     """config.json as the published checkpoint has it, with CLIP's dimensions spelled out."""
     clip, decoder, rope = dims.clip, dims.decoder, dims.decoder.long_rope
-    special = first_special_id(decoder.vocab_size)
     scaling = rope and {"type": "su", "short_factor": list(rope.short_factor), "long_factor": list(rope.long_factor)}
     config: dict[str, Any] = {
-        SYNTHETIC_KEY: True,
         "architectures": ["Phi3VForCausalLM"],
         "model_type": "phi3_v",
         "torch_dtype": dtype,
@@ -149,8 +148,8 @@ def _config(dims: ModelDims, dtype: str) -> dict[str, Any]:
         "rope_scaling": scaling,
         "tie_word_embeddings": decoder.tie_word_embeddings,
         "bos_token_id": 1,
-        "eos_token_id": special,
-        "pad_token_id": special,
+        "eos_token_id": end_of_text,
+        "pad_token_id": end_of_text,
         "sliding_window": decoder.max_position_embeddings,
         "embd_layer": {
             "embedding_cls": "image",

@@ -203,7 +203,7 @@ def run(
         )
     cells = nano.picture_tokens(features)
     guides = Guides(*_guide_targets(batch), loss=cells.new_zeros(())) if guided else None
-    hidden = nano(_embed(nano, cells, batch), batch.positions, attention_mask(batch), guides)
+    hidden = nano(embed(nano, cells, batch), batch.positions, attention_mask(batch), guides)
     asked = batch.targets != _IGNORED
     logits = nano.lm_head(hidden[asked]).float()
     wanted = batch.targets[asked]
@@ -217,7 +217,8 @@ def run(
     )
 
 
-def _embed(nano: Nano, cells: Tensor, batch: Batch) -> Tensor:
+def embed(nano: Nano, cells: Tensor, batch: Batch) -> Tensor:
+    """Token embeddings, with the pictures' cells in their slots."""
     embedded = nano.model.embed_tokens(batch.ids.clamp_min(0))
     lines = cells.flatten(1, 2)
     parts = [lines] * batch.window.sub

@@ -15,8 +15,11 @@ from .scenes import scene_sample
 from .strangers import stranger_sample
 from .strips import BOOK, READ, book_strip, line_strip
 
-Draw = Callable[[Random, float, bool], tuple[list[Sample], Window]]
-"""(random, share of the usual batch, held-out words?) -> samples of one shape, and their window."""
+Draw = Callable[[Random, Random, bool], tuple[list[Sample], Window]]
+"""(what decides the shape, what decides the content, held-out words?) -> samples of one shape, and their window.
+
+Workers that train together share the first and have each their own second, so that none waits long for another.
+"""
 
 Make = Callable[[Random, bool], Sample]
 
@@ -34,63 +37,64 @@ class Stage:
     """What held-out accuracy is measured on, by name."""
 
 
-def draw_lines(random: Random, share: float, held_out: bool) -> tuple[list[Sample], Window]:
+def draw_lines(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
     """Strips of one line."""
-    first, question = random.randrange(11), random.choice(READ)
-    samples = [line_strip(random, first, question, held_out) for _ in range(max(2, round(64 * share)))]
-    return samples, _copies(random, first, 2)
+    first, question = shape.randrange(11), shape.choice(READ)
+    return [line_strip(random, first, question, held_out) for _ in range(48)], _copies(shape, first, 2)
 
 
-def draw_books(random: Random, share: float, held_out: bool) -> tuple[list[Sample], Window]:
+def draw_books(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
     """Strips of a title and an author."""
-    first, question = random.randrange(8), random.choice(BOOK)
-    samples = [book_strip(random, first, question, held_out) for _ in range(max(2, round(24 * share)))]
-    return samples, _copies(random, first, 5)
+    first, question = shape.randrange(8), shape.choice(BOOK)
+    return [book_strip(random, first, question, held_out) for _ in range(20)], _copies(shape, first, 5)
 
 
-def draw_strips(random: Random, share: float, held_out: bool) -> tuple[list[Sample], Window]:
+def draw_strips(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
     """Either of them."""
-    return (draw_lines if random.random() < 0.65 else draw_books)(random, share, held_out)
+    return (draw_lines if shape.random() < 0.6 else draw_books)(shape, random, held_out)
 
 
-def draw_jobs(random: Random, share: float, held_out: bool) -> tuple[list[Sample], Window]:
-    """Whole pictures with their questions, in one copy mostly, and strips among them."""
-    kind = random.random()
-    if kind < 0.25:
-        return draw_strips(random, share, held_out)
-    if kind < 0.45:
-        return _several(random, (scene_pair, scene_pair, cover_pair), 5 * share, held_out)
-    return _several(
-        random,
-        (cover_sample,) * 8 + (chart_sample,) * 8 + (scene_sample,) * 3 + (stranger_sample,),
-        10 * share,
-        held_out,
-    )
+def draw_jobs(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
+    """Whole pictures with two of their questions, in one copy mostly, and strips among them."""
+    kind = shape.random()
+    if kind < 0.4:
+        return draw_strips(shape, random, held_out)
+    if kind < 0.55:
+        makes, count = _PAIRS, 5
+    else:
+        makes, count = _SINGLES, 9
+    samples = [_few_turns(random, random.choice(makes)(random, held_out)) for _ in range(count)]
+    return samples, _copies(shape, 0, FULL.rows)
 
 
-def _several(random: Random, makes: tuple[Make, ...], count: float, held_out: bool) -> tuple[list[Sample], Window]:
-    samples = [random.choice(makes)(random, held_out) for _ in range(max(2, round(count)))]
-    return samples, _copies(random, 0, FULL.rows)
+_SINGLES: tuple[Make, ...] = (cover_sample,) * 8 + (chart_sample,) * 9 + (scene_sample,) * 2 + (stranger_sample,)
+_PAIRS: tuple[Make, ...] = (scene_pair, scene_pair, cover_pair)
+
+
+def _few_turns(random: Random, sample: Sample) -> Sample:
+    """The first question, and one of the others."""
+    return Sample(sample.pictures, [*sample.turns[:1], *random.sample(sample.turns[1:], min(1, len(sample.turns) - 1))])
 
 
 def whole(make: Make, count: int = 12) -> Draw:
     """Whole prompts of one kind, as the runtime sends them."""
 
-    def draw(random: Random, share: float, held_out: bool) -> tuple[list[Sample], Window]:
-        return [make(random, held_out) for _ in range(max(1, round(count * share)))], FULL
+    def draw(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
+        return [make(random, held_out) for _ in range(count)], FULL
 
     return draw
 
 
-def _copies(random: Random, first: int, rows: int) -> Window:
+def _copies(shape: Random, first: int, rows: int) -> Window:
     """What is drawn stands in the sub-crop, in the global crop or, as in a whole prompt, in both."""
-    sub, whole = random.choice(((True, False), (True, False), (False, True), (False, True), (True, True)))
+    sub, whole = shape.choice(((True, False), (True, False), (False, True), (False, True), (True, True)))
     return Window(first, rows, sub, whole)
 
 
 STAGES = {
     "tower": Stage("tower", moves_tower=True),
     "strips": Stage("strips", False, draw_strips, probes={"line": draw_lines, "book": draw_books}),
+    "joint": Stage("joint", True, draw_strips, 0.3, {"line": draw_lines, "book": draw_books}),
     "jobs": Stage(
         "jobs",
         True,
@@ -107,4 +111,3 @@ STAGES = {
         },
     ),
 }
-STAGES["jobs-frozen"] = Stage("jobs-frozen", False, draw_jobs, 0.3, STAGES["jobs"].probes)

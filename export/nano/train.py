@@ -19,6 +19,7 @@ from .optimiser import Optimiser, Rates
 from .reading import Reading, draw_reading
 from .stages import STAGES, Draw, Stage, draw_strips
 from .vocabulary import vocabulary
+from .workers import Workers
 
 _TOWER = "img_processor"
 _PROBE_SEED = 777
@@ -36,6 +37,7 @@ class Trainer:
         named = list(self._named())
         self.decoder_steps = Optimiser([(n, p) for n, p in named if not _of_tower(n)], rates)
         self.tower_steps = Optimiser([(n, p) for n, p in named if _of_tower(n)], Rates(rates.adam / 2, rates.muon / 2))
+        self.workers = Workers()
         self.step = self.seen = 0
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -45,23 +47,25 @@ class Trainer:
 
     def train_step(self, height: float) -> Outcome:
         """Draw a batch, and step at `height` of the full learning rates."""
-        random = Random(f"{self.seed} {self.stage.name} {self.step}")
+        shape = Random(f"{self.seed} {self.stage.name} {self.step}")
+        random = Random(f"{self.seed} {self.stage.name} {self.step} {self.workers.rank}")
         if self.stage.draw is None:
             outcome, seen = self._read(draw_reading(random))
         else:
-            samples, window = self.stage.draw(random, 1.0, False)
+            samples, window = self.stage.draw(shape, random, False)
             outcome = self._run(pack(samples, vocabulary(), window), tower=self.stage.moves_tower)
             seen = len(samples)
         loss = outcome.answer + self.stage.guide * outcome.guide + 0.3 * outcome.cells + outcome.patches
         for optimiser in (self.decoder_steps, self.tower_steps):
             optimiser.clear()
         loss.backward()  # type: ignore[no-untyped-call]
+        self.workers.average(parameter.grad for _, parameter in self._named())
         if self.stage.draw is not None:
             self.decoder_steps.step(height)
         if self.stage.moves_tower:
             self.tower_steps.step(height)
         self.step += 1
-        self.seen += seen
+        self.seen += seen * self.workers.count
         return outcome
 
     def _read(self, reading: Reading) -> tuple[Outcome, int]:
@@ -90,7 +94,8 @@ class Trainer:
         """Per job: answers right, answers, tokens right, tokens; and characters the tower read, under "patches"."""
         sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
         for number in range(batches):
-            samples, window = draw(Random(f"{_PROBE_SEED} {number}"), 1.0, held_out)
+            shape, random = (Random(f"{_PROBE_SEED} {number} {name}") for name in ("shape", "content"))
+            samples, window = draw(shape, random, held_out)
             batch = pack(samples, vocabulary(), window)
             outcome = self._run(batch, tower=False, dense=True)
             jobs = [turn.job for sample in samples for turn in sample.turns]
@@ -142,7 +147,7 @@ class Trainer:
     @torch.no_grad()
     def calibrate(self) -> None:
         """Scale the features to unit spread and centre what the projector makes of them."""
-        samples, window = draw_strips(Random(f"{self.seed} calibrate"), 1.0, False)
+        samples, window = draw_strips(Random(self.seed), Random(self.seed), False)
         batch = pack(samples, vocabulary(), window).to(self.device)
         spread = float(self._features(batch).std(dim=0).mean())
         self.nano.tower.rescale(1 / spread)
@@ -172,9 +177,9 @@ def train(trainer: Trainer, steps: int, out: Path, every: int) -> None:
         outcome = trainer.train_step(height(trainer.step, steps))
         values = [outcome.answer, outcome.guide, outcome.cells, outcome.patches, outcome.right.float().mean()]
         recent.append([value.item() for value in values])
-        if trainer.step % 25 == 0:
+        if trainer.step % 25 == 0 and trainer.workers.rank == 0:
             _print_progress(trainer, recent[-25:], time.monotonic() - began)
-        if trainer.step % every == 0 or trainer.step == steps:
+        if (trainer.step % every == 0 or trainer.step == steps) and trainer.workers.rank == 0:
             trainer.save(out)
             _print_probes(trainer)
 
