@@ -6,8 +6,9 @@ it is then scaled and padded by the runtime's own plan for one crop.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
@@ -143,6 +144,19 @@ class Canvas:
 
     def _point(self, x: float, y: float) -> Point:
         return (x - self.left) * self._scale, (y - self.top) * self._scale
+
+
+def any_size(random: Random, width: int, height: int) -> tuple[int, int]:
+    """Pixels of an original of that shape; most are not scaled at all, to save time."""
+    scale = 1.0 if random.random() < 0.6 else random.uniform(0.9, 3.0)
+    return round(width * scale), round(height * scale)
+
+
+def compressed(picture: Picture, quality: int) -> Picture:
+    """The same after a JPEG file of that quality (of what the model sees: close enough to teach it the artefacts)."""
+    file = io.BytesIO()
+    Image.fromarray(picture.pixels).save(file, "JPEG", quality=quality)
+    return replace(picture, pixels=np.asarray(Image.open(file)))
 
 
 def luminance(colour: Colour) -> float:

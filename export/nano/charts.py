@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from ..dims import CROP
-from .canvas import BAR, COLOURS, WHITE, Canvas, Colour, Place, ground, luminance
+from .canvas import BAR, COLOURS, WHITE, Canvas, Colour, Place, any_size, ground, luminance
 from .fonts import FACES, Font
 from .samples import Sample, Turn
 from .strips import SMALLEST_TEXT
@@ -66,7 +66,8 @@ def chart_sample(random: Random, held_out: bool = False) -> Sample:
     upright = random.random() < 0.5
     data = chart_data(random, upright, held_out)
     ground_colour = WHITE if random.random() < 0.6 else ground(random)
-    canvas = Canvas((CROP, random.choice((CROP, CROP, 280, 252)) if len(data.labels) < 7 else CROP), ground_colour)
+    height = random.choice((CROP, CROP, 280, 252)) if len(data.labels) < 7 else CROP
+    canvas = Canvas(any_size(random, CROP, height), ground_colour)
     places = (_upright if upright else _lying)(random, canvas, data, ground_colour)
     title = Copied(data.title, tuple(places.title))
     labels = [Copied(t, tuple(p)) for t, p in zip(data.labels, places.labels, strict=True)]

@@ -1,17 +1,23 @@
-"""Write the trained network as a checkpoint folder in the original layout, ready for the ordinary exporter."""
+"""The trained weights at rest: a small file to train on from, and a checkpoint folder for the ordinary exporter."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from ..dims import ModelDims
-from ..safetensors_file import write_file
+from ..safetensors_file import read_header, write_file
 from ..synthetic import original_config
 from .network import Nano
 from .vocabulary import Vocabulary, write_vocabulary
+
+PARTS = ("nano", "reader", "cell_reader")
+"""The network, and the two training aids that read its features."""
 
 
 def write_checkpoint(nano: Nano, folder: Path) -> Path:
@@ -27,10 +33,29 @@ def write_checkpoint(nano: Nano, folder: Path) -> Path:
     return folder
 
 
-def read_training(path: Path, dims: ModelDims) -> Nano:
-    """The network out of a state that training saved."""
+def write_weights(state: Path, file: Path) -> None:
+    """Keep the weights of a saved training state, training aids included, in float16."""
+    saved: dict[str, Any] = torch.load(state, map_location="cpu", weights_only=True)
+    tensors = {f"{part}.{name}": tensor.half().numpy() for part in PARTS for name, tensor in saved[part].items()}
+    write_file(file, [(n, t.shape, t.dtype) for n, t in tensors.items()], tensors.__getitem__)
+
+
+def read_weights(file: Path) -> dict[str, dict[str, Tensor]]:
+    """State dicts of the parts ("nano" and the training aids) from a training state (.pt) or a small file."""
+    if file.suffix != ".safetensors":
+        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return {part: saved[part] for part in PARTS}
+    weights: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+    for full, entry in read_header(file).items():
+        part, _, name = full.partition(".")
+        weights[part][name] = torch.from_numpy(entry.read().astype(np.float32))
+    return weights
+
+
+def read_nano(file: Path, dims: ModelDims) -> Nano:
+    """The network out of either."""
     nano = Nano(dims)
-    nano.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["nano"])
+    nano.load_state_dict(read_weights(file)["nano"])
     return nano
 
 

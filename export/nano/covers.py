@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 
 from ..dims import CROP
-from .canvas import Canvas, Colour, Picture, ground, ink
+from .canvas import Canvas, Colour, Picture, any_size, ground, ink
 from .fonts import FACES, Font
 from .layout import block, wrap
 from .samples import Sample, Turn
@@ -31,7 +31,7 @@ def draw_cover(random: Random, name: str, writer: str, style: int, number: int =
     """A cover with this title and author; `style` seeds everything else, `number` is the picture's in its sample."""
     taste = Random(style)
     below = ground(taste)
-    canvas = Canvas(_size(taste), below)
+    canvas = Canvas(any_size(taste, int(CROP * taste.uniform(0.62, 0.86)), CROP), below)
     middle, width = CROP / 2, canvas.width
     _decorate(taste, canvas, below)
     fill = ink(taste, below)
@@ -63,12 +63,6 @@ def cover_texts(random: Random, held_out: bool = False) -> tuple[str, str]:
     """A title, at times in capitals, and an author."""
     name = title(random, held_out)
     return (name.upper() if random.random() < 0.25 else name), author(random, held_out)
-
-
-def _size(taste: Random) -> tuple[int, int]:
-    """Pixels of the original; most are not scaled at all, to save time."""
-    height = CROP if taste.random() < 0.5 else taste.randint(300, 900)
-    return int(height * taste.uniform(0.62, 0.86)), height
 
 
 def _fitted(text: str, font: Font, width: float) -> tuple[list[str], Font]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from ..dims import CROP
-from .canvas import COLOURS, SHAPES, Canvas, Picture, Point, ink, luminance
+from .canvas import COLOURS, SHAPES, Canvas, Picture, Point, any_size, ink, luminance
 from .fonts import FACES, Font
 from .samples import Sample, Turn
 from .vocabulary import Copied
@@ -52,7 +52,7 @@ def draw_scene(scene: Scene, style: int, number: int = 0) -> tuple[Picture, Copi
         below = (light[0], light[1], light[2])
         if abs(luminance(below) - luminance(paint)) > 30:
             break
-    canvas = Canvas(ground=below)
+    canvas = Canvas(any_size(taste, CROP, CROP), below)
     cells = [(x, y) for x in range(3) for y in range(2 if scene.word else 3)]
     for column, row in taste.sample(cells, scene.count):
         size = taste.uniform(26, 44)

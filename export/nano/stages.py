@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from .batches import FULL, Window
+from .canvas import compressed
 from .charts import chart_sample
 from .covers import cover_sample
 from .pairs import cover_pair, scene_pair
@@ -63,7 +64,7 @@ def draw_jobs(shape: Random, random: Random, held_out: bool) -> tuple[list[Sampl
         makes, count = _PAIRS, 5
     else:
         makes, count = _SINGLES, 9
-    samples = [_few_turns(random, random.choice(makes)(random, held_out)) for _ in range(count)]
+    samples = [_worn(random, _few_turns(random, random.choice(makes)(random, held_out))) for _ in range(count)]
     return samples, _copies(shape, 0, FULL.rows)
 
 
@@ -76,11 +77,19 @@ def _few_turns(random: Random, sample: Sample) -> Sample:
     return Sample(sample.pictures, [*sample.turns[:1], *random.sample(sample.turns[1:], min(1, len(sample.turns) - 1))])
 
 
-def whole(make: Make, count: int = 12) -> Draw:
-    """Whole prompts of one kind, as the runtime sends them."""
+def _worn(random: Random, sample: Sample) -> Sample:
+    """One in five with the artefacts of JPEG."""
+    if random.random() < 0.8:
+        return sample
+    return Sample(tuple(compressed(p, random.randint(65, 95)) for p in sample.pictures), sample.turns)
+
+
+def whole(make: Make, count: int = 32) -> Draw:
+    """Whole prompts of one kind, as the runtime sends them, with the first question."""
 
     def draw(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
-        return [make(random, held_out) for _ in range(count)], FULL
+        samples = [make(random, held_out) for _ in range(count)]
+        return [Sample(sample.pictures, sample.turns[:1]) for sample in samples], FULL
 
     return draw
 
@@ -106,8 +115,8 @@ STAGES = {
             "chart": whole(chart_sample),
             "scene": whole(scene_sample),
             "stranger": whole(stranger_sample),
-            "scene pair": whole(scene_pair, 6),
-            "cover pair": whole(cover_pair, 6),
+            "scene pair": whole(scene_pair, 16),
+            "cover pair": whole(cover_pair, 16),
         },
     ),
 }

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .batches import Batch, Outcome, pack, patch_loss, run
+from .checkpoint import PARTS, read_weights
 from .network import CellReader, Nano, Reader, nano_dims, normalise
 from .optimiser import Optimiser, Rates
 from .reading import Reading, draw_reading
@@ -23,6 +24,8 @@ from .workers import Workers
 
 _TOWER = "img_processor"
 _PROBE_SEED = 777
+_BY_WORDS = ("line", "book", "cover", "chart")
+"""Probes that are taken on held-out words too."""
 
 
 class Trainer:
@@ -90,7 +93,7 @@ class Trainer:
             )
 
     @torch.no_grad()
-    def probe(self, draw: Draw, held_out: bool, batches: int = 4) -> dict[str, tuple[int, int, int, int]]:
+    def probe(self, draw: Draw, held_out: bool, batches: int = 2) -> dict[str, tuple[int, int, int, int]]:
         """Per job: answers right, answers, tokens right, tokens; and characters the tower read, under "patches"."""
         sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
         for number in range(batches):
@@ -110,9 +113,7 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Everything a resumed run needs; replaces the file only when it is whole."""
         state = {
-            "nano": self.nano.state_dict(),
-            "reader": self.reader.state_dict(),
-            "cell_reader": self.cell_reader.state_dict(),
+            **{part: getattr(self, part).state_dict() for part in PARTS},
             "decoder_steps": self.decoder_steps.state_dict(),
             "tower_steps": self.tower_steps.state_dict(),
             "stage": self.stage.name,
@@ -124,33 +125,39 @@ class Trainer:
         partial.replace(path)
 
     def load(self, path: Path) -> None:
-        """Go on from a saved state; of another stage, only the weights are taken."""
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        self.nano.load_state_dict(state["nano"])
-        self.reader.load_state_dict(state["reader"])
-        self.cell_reader.load_state_dict(state["cell_reader"])
-        if state["stage"] == self.stage.name and "decoder_steps" in state:
-            self.decoder_steps.load_state_dict(state["decoder_steps"])
-            self.tower_steps.load_state_dict(state["tower_steps"])
-            self.step, self.seen = state["step"], state["seen"]
+        """Take the weights of a saved state, or of a file that holds weights alone."""
+        for part, tensors in read_weights(path).items():
+            getattr(self, part).load_state_dict(tensors)
 
-    def load_tower(self, path: Path) -> None:
-        """Take the vision tower and its reader from a safetensors file, scaled to features of unit spread."""
+    def resume(self, path: Path) -> None:
+        """Go on where this stage was saved."""
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        self.load(path)
+        self.decoder_steps.load_state_dict(state["decoder_steps"])
+        self.tower_steps.load_state_dict(state["tower_steps"])
+        self.step, self.seen = state["step"], state["seen"]
+
+    def load_tower(self, path: Path, centre: bool) -> None:
+        """Take the vision tower and its reader from a safetensors file, scaled to features of unit spread.
+
+        `centre` fits an untrained projector to them.
+        """
         from safetensors.torch import load_file
 
         tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
         self.nano.load_state_dict({n: t for n, t in tensors.items() if _TOWER in n}, strict=False)
         prefix = "reader."
         self.reader.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-        self.calibrate()
+        self._calibrate(centre)
 
     @torch.no_grad()
-    def calibrate(self) -> None:
-        """Scale the features to unit spread and centre what the projector makes of them."""
+    def _calibrate(self, centre: bool) -> None:
         samples, window = draw_strips(Random(self.seed), Random(self.seed), False)
         batch = pack(samples, vocabulary(), window).to(self.device)
         spread = float(self._features(batch).std(dim=0).mean())
         self.nano.tower.rescale(1 / spread)
+        if not centre:
+            return
         mean = self._features(batch).mean(dim=0).repeat(4)
         first = self.nano.model.vision_embed_tokens.img_projection[0]
         assert isinstance(first, nn.Linear)
@@ -195,7 +202,7 @@ def _print_progress(trainer: Trainer, recent: Sequence[Sequence[float]], seconds
 
 def _print_probes(trainer: Trainer) -> None:
     for name, draw in trainer.stage.probes.items():
-        for held_out in (False, True):
+        for held_out in (False, True) if name in _BY_WORDS else (False,):
             found = trainer.probe(draw, held_out)
             parts = [f"{job} {a / b:.3f} of {b}, tokens {c / d:.4f}" for job, (a, b, c, d) in found.items()]
             print(f"  {name} {'held-out' if held_out else 'known'} words: {'; '.join(parts)}", flush=True)
@@ -208,7 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="checkpoint to write, and to resume from if it is there"
     )
-    parser.add_argument("--init", type=Path, help="checkpoint (.pt) or tower (.safetensors) to start from")
+    parser.add_argument("--init", type=Path, help="saved state (.pt) or weights (.safetensors) to start from")
+    parser.add_argument("--tower", type=Path, help="vision tower (.safetensors) to start from, or to exchange")
     parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--every", type=int, default=250, help="steps between probes")
     parser.add_argument("--device", default="cpu")
@@ -220,9 +228,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     trainer = Trainer(STAGES[options.stage], Rates(options.adam, options.muon), options.device, options.seed)
     if options.out.is_file():
-        trainer.load(options.out)
-    elif options.init is not None:
-        (trainer.load_tower if options.init.suffix == ".safetensors" else trainer.load)(options.init)
+        trainer.resume(options.out)
+    else:
+        if options.init is not None:
+            trainer.load(options.init)
+        if options.tower is not None:
+            trainer.load_tower(options.tower, centre=options.init is None)
     train(trainer, options.steps, options.out, options.every)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from phi3v.export.nano.batches import Window
+from phi3v.export.nano.checkpoint import write_weights
 from phi3v.export.nano.network import Nano, nano_dims
 from phi3v.export.nano.optimiser import Rates
 from phi3v.export.nano.samples import Sample
@@ -35,12 +36,23 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
         stopped.train_step(0.5)
     stopped.save(tmp_path / "state.pt")
     resumed = trainer()
-    resumed.load(tmp_path / "state.pt")
+    resumed.resume(tmp_path / "state.pt")
     for _ in range(2):
         resumed.train_step(0.5)
     assert (resumed.step, resumed.seen) == (4, 12)
     for name, tensor in whole.nano.state_dict().items():
         assert torch.equal(tensor, resumed.nano.state_dict()[name]), name
+
+
+def test_weights_alone_start_a_run_in_half_precision(tmp_path: Path) -> None:
+    first, second = trainer(), trainer()
+    first.train_step(1.0)
+    first.save(tmp_path / "state.pt")
+    write_weights(tmp_path / "state.pt", tmp_path / "weights.safetensors")
+    second.load(tmp_path / "weights.safetensors")
+    for name, tensor in first.nano.state_dict().items():
+        assert torch.equal(tensor.half().float(), second.nano.state_dict()[name]), name
+    assert second.step == 0
 
 
 def test_a_few_steps_lower_the_loss() -> None:
