@@ -10,20 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..dims import ModelDims
+from ..dims import VISION, ModelDims
 from ..safetensors_file import read_header, write_file
 from ..synthetic import original_config
-from .network import Nano
+from .network import FEATURE_UNIT, Nano
 from .vocabulary import Vocabulary, write_vocabulary
 
 PARTS = ("nano", "reader", "cell_reader")
 """The network, and the two training aids that read its features."""
 
 
+_FOLDED = {"img_projection.0.weight": 1 / FEATURE_UNIT, "sub_GN": FEATURE_UNIT, "glb_GN": FEATURE_UNIT}
+
+
 def write_checkpoint(nano: Nano, folder: Path) -> Path:
     """Weights in float32, config.json, the picture processor's settings (one crop) and the tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().float().cpu().numpy() for name, tensor in nano.state_dict().items()}
+    for name, factor in _FOLDED.items():
+        tensors[VISION + name] = tensors[VISION + name] * np.float32(factor)
     entries = [(name, values.shape, values.dtype) for name, values in tensors.items()]
     write_file(folder / "model.safetensors", entries, tensors.__getitem__)
     write_vocabulary(folder)

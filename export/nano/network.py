@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,9 @@ from .canvas import CHARACTER_CLASSES, COLOUR_CLASSES, OBJECT_CLASSES, SLOTS
 from .vocabulary import VOCABULARY
 
 CELLS = PATCHES // 2
+FEATURE_UNIT = 40.0
+"""About the spread of the tower's features. The projector is trained in this unit; writing a checkpoint folds it in."""
+
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -62,7 +64,7 @@ class Nano(nn.Module):
         """
         vision = self.model.vision_embed_tokens
         count, rows, columns, width = features.shape
-        cells = features.reshape(count, rows // 2, 2, columns // 2, 2, width).transpose(2, 3)
+        cells = (features / FEATURE_UNIT).reshape(count, rows // 2, 2, columns // 2, 2, width).transpose(2, 3)
         ends = vision.sub_GN.expand(count, rows // 2, 1, -1)
         projected: Tensor = vision.img_projection(
             torch.cat([cells.reshape(count, rows // 2, columns // 2, -1), ends.to(features.dtype)], dim=2)
@@ -121,16 +123,6 @@ class Tower(nn.Module):
         found = self.encoder["layers"]
         assert isinstance(found, nn.ModuleList)
         return [layer for layer in found if isinstance(layer, _ClipLayer)]
-
-    @torch.no_grad()
-    def rescale(self, factor: float) -> None:
-        """Multiply the features by `factor`; every layer norms its input, so nothing else changes."""
-        writers: list[Any] = [self.pre_layrnorm]
-        for layer in self.layers:
-            writers += [layer.self_attn["out_proj"], layer.mlp["fc2"]]
-        for writer in writers:
-            writer.weight.mul_(factor)
-            writer.bias.mul_(factor)
 
     def forward(self, pixels: Tensor, row: int = 0, column: int = 0) -> Tensor:
         """Normalised pixels [N, 3, 14h, 14w] -> features [N, h, w, width] of a window at patch row, column."""

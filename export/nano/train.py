@@ -11,11 +11,12 @@ from random import Random
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import nn
 
 from .batches import Batch, Outcome, pack, patch_loss, run
 from .checkpoint import PARTS, read_weights
-from .network import CellReader, Nano, Reader, nano_dims, normalise
+from .network import FEATURE_UNIT, CellReader, Nano, Reader, nano_dims, normalise
 from .optimiser import Optimiser, Rates
 from .reading import Reading, draw_reading
 from .stages import STAGES, Draw, Stage, draw_strips
@@ -39,7 +40,7 @@ class Trainer:
         self.cell_reader = CellReader(width).to(self.device)
         named = list(self._named())
         self.decoder_steps = Optimiser([(n, p) for n, p in named if not _of_tower(n)], rates)
-        self.tower_steps = Optimiser([(n, p) for n, p in named if _of_tower(n)], Rates(rates.adam / 2, rates.muon / 2))
+        self.tower_steps = Optimiser([(n, p) for n, p in named if _of_tower(n)], Rates(rates.adam / 3, rates.muon / 3))
         self.workers = Workers()
         self.step = self.seen = 0
 
@@ -137,35 +138,22 @@ class Trainer:
         self.tower_steps.load_state_dict(state["tower_steps"])
         self.step, self.seen = state["step"], state["seen"]
 
-    def load_tower(self, path: Path, centre: bool) -> None:
-        """Take the vision tower and its reader from a safetensors file, scaled to features of unit spread.
-
-        `centre` fits an untrained projector to them.
-        """
-        from safetensors.torch import load_file
-
+    def load_tower(self, path: Path) -> None:
+        """Take the vision tower and its reader from a file of weights."""
         tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
         self.nano.load_state_dict({n: t for n, t in tensors.items() if _TOWER in n}, strict=False)
         prefix = "reader."
         self.reader.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-        self._calibrate(centre)
 
     @torch.no_grad()
-    def _calibrate(self, centre: bool) -> None:
+    def centre(self) -> None:
+        """Let an untrained projector start from features without their mean."""
         samples, window = draw_strips(Random(self.seed), Random(self.seed), False)
         batch = pack(samples, vocabulary(), window).to(self.device)
-        spread = float(self._features(batch).std(dim=0).mean())
-        self.nano.tower.rescale(1 / spread)
-        if not centre:
-            return
-        mean = self._features(batch).mean(dim=0).repeat(4)
+        features = self.nano.tower(normalise(batch.pixels), row=2 * window.first).flatten(0, 2)
         first = self.nano.model.vision_embed_tokens.img_projection[0]
         assert isinstance(first, nn.Linear)
-        first.bias.copy_(-(first.weight @ mean))
-
-    def _features(self, batch: Batch) -> Tensor:
-        features: Tensor = self.nano.tower(normalise(batch.pixels), row=2 * batch.window.first).flatten(0, 2)
-        return features
+        first.bias.copy_(-(first.weight @ features.mean(dim=0).repeat(4)) / FEATURE_UNIT)
 
 
 def _of_tower(name: str) -> bool:
@@ -182,7 +170,14 @@ def train(trainer: Trainer, steps: int, out: Path, every: int) -> None:
     began, recent = time.monotonic(), []
     while trainer.step < steps:
         outcome = trainer.train_step(height(trainer.step, steps))
-        values = [outcome.answer, outcome.guide, outcome.cells, outcome.patches, outcome.right.float().mean()]
+        values = [
+            outcome.answer,
+            outcome.guide,
+            outcome.cells,
+            outcome.patches,
+            outcome.right.float().mean(),
+            *outcome.read,
+        ]
         recent.append([value.item() for value in values])
         if trainer.step % 25 == 0 and trainer.workers.rank == 0:
             _print_progress(trainer, recent[-25:], time.monotonic() - began)
@@ -192,10 +187,12 @@ def train(trainer: Trainer, steps: int, out: Path, every: int) -> None:
 
 
 def _print_progress(trainer: Trainer, recent: Sequence[Sequence[float]], seconds: float) -> None:
-    answer, guide, cells, patches, right = (sum(column) / len(recent) for column in zip(*recent, strict=True))
+    means = [sum(column) / len(recent) for column in zip(*recent, strict=True)]
+    answer, guide, cells, patches, right, read, there = means
     print(
         f"{trainer.stage.name} step {trainer.step} samples {trainer.seen} {seconds:.0f} s"
-        f" loss {answer:.3f} guide {guide:.3f} cells {cells:.3f} patches {patches:.4f} tokens right {right:.3f}",
+        f" loss {answer:.3f} guide {guide:.3f} cells {cells:.3f} patches {patches:.4f} tokens right {right:.3f}"
+        f" characters read {read / max(1, there):.3f}",
         flush=True,
     )
 
@@ -233,7 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.init is not None:
             trainer.load(options.init)
         if options.tower is not None:
-            trainer.load_tower(options.tower, centre=options.init is None)
+            trainer.load_tower(options.tower)
+        if options.init is None:
+            trainer.centre()
     train(trainer, options.steps, options.out, options.every)
 
 
