@@ -10,7 +10,6 @@ from ..dims import CROP
 from .canvas import BAR, COLOURS, WHITE, Canvas, Colour, Place, any_size, ground, luminance
 from .fonts import FACES, Font
 from .samples import Sample, Turn
-from .strips import SMALLEST_TEXT
 from .vocabulary import Copied
 from .words import plain_word, words
 
@@ -22,6 +21,7 @@ INTRODUCE = (
 )
 HIGHEST = ("Which bar is the highest?", "What is the highest value?")
 LOWEST = ("Which bar is the lowest?", "What is the lowest value?")
+SMALLEST_TEXT = 18
 _SERIES: tuple[tuple[str, ...], ...] = (
     ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"),
     ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug"),
@@ -107,7 +107,7 @@ def chart_sample(random: Random, held_out: bool = False) -> Sample:
 def _upright(random: Random, canvas: Canvas, data: Data, below: Colour) -> _Places:
     """Bars that stand, values above them, labels below."""
     dark = _text_colour(below)
-    face, size = random.choice(FACES), random.uniform(SMALLEST_TEXT, 19)
+    face, size = random.choice(FACES), random.uniform(SMALLEST_TEXT, 20)
     font = Font(face, size)
     title_places, top = _heading(random, canvas, data.title, face, dark)
     bottom = canvas.top + canvas.height - 1.6 * size
@@ -159,7 +159,7 @@ def _lying(random: Random, canvas: Canvas, data: Data, below: Colour) -> _Places
 
 def _heading(random: Random, canvas: Canvas, title: str, face: str, dark: Colour) -> tuple[list[Place], float]:
     """The title in one line; where it ends below."""
-    font = Font(face, random.uniform(18, 26))
+    font = Font(face, random.uniform(20, 26))
     while font.width(title) > canvas.width - 10 and font.size > SMALLEST_TEXT:
         font = Font(face, max(SMALLEST_TEXT, font.size * 0.95))
     baseline = canvas.top + random.uniform(1.0, 1.3) * font.size

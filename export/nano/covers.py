@@ -36,10 +36,10 @@ def draw_cover(random: Random, name: str, writer: str, style: int, number: int =
     _decorate(taste, canvas, below)
     fill = ink(taste, below)
     face = taste.choice(FACES)
-    lines, font = _fitted(name, Font(face, taste.uniform(20, 44)), width - 16)
+    lines, font = _fitted(name, Font(face, taste.uniform(24, 44)), width - 16)
     baseline = taste.uniform(20, 60) + font.size
     title_places = block(canvas, middle, baseline, lines, font, fill)
-    small = Font(taste.choice((face, *FACES)), taste.uniform(SMALLEST_TEXT, 24))
+    small = Font(taste.choice((face, *FACES)), taste.uniform(SMALLEST_TEXT, 26))
     while small.width(writer) > width - 8 and small.size > SMALLEST_TEXT:
         small = Font(small.face, max(SMALLEST_TEXT, small.size * 0.95))
     author_places = canvas.centred(middle, taste.uniform(250, 322), writer, small, fill)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from random import Random
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,8 +18,7 @@ from .pages import page
 from .scenes import scene_sample
 from .strips import BOOK, READ, book_strip, line_strip
 
-SIDE = 8
-"""Patches along a window's side."""
+Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,16 +33,20 @@ class Reading:
     column: int
 
 
-def draw_reading(random: Random, pictures: int = 5, windows: int = 16) -> Reading:
-    """`windows` from each of some fresh pictures, cut at any pixel."""
+def draw_reading(shape: Random, random: Random) -> Reading:
+    """Half the time small windows, many from each of a few fresh pictures, cut at any pixel; else whole pictures.
+
+    A tower that saw windows alone reads worse where it attends over a whole picture (90 against 81 % of characters).
+    """
+    side, pictures, windows = shape.choice(((8, 5, 16), (PATCHES, 7, 1)))
     cuts = []
     for _ in range(pictures):
         picture = _picture(random)
         for _ in range(windows):
-            left, top = (random.randint(0, CROP - SIDE * PATCH) for _ in range(2))
-            cuts.append(_cut(picture, left, top))
+            left, top = (random.randint(0, CROP - side * PATCH) for _ in range(2))
+            cuts.append(_cut(picture, left, top, side))
     pixels, characters, objects, colours = (torch.from_numpy(np.stack(part)) for part in zip(*cuts, strict=True))
-    row, column = (random.randint(0, PATCHES - SIDE) for _ in range(2))
+    row, column = (shape.randint(0, PATCHES - side) for _ in range(2))
     return Reading(pixels, characters.long(), objects.long(), colours.long(), row, column)
 
 
@@ -60,11 +64,11 @@ def _picture(random: Random) -> Picture:
     return strip.pictures[0]
 
 
-def _cut(picture: Picture, left: int, top: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    size = SIDE * PATCH
+def _cut(picture: Picture, left: int, top: int, side: int) -> tuple[Bytes, Bytes, Bytes, Bytes]:
+    size = side * PATCH
     pixels = picture.pixels[top : top + size, left : left + size]
-    characters = label_grid(picture.characters, SIDE, SIDE, left, top)
-    rows = (top + PATCH // 2 + PATCH * np.arange(SIDE)) // PATCH
-    columns = (left + PATCH // 2 + PATCH * np.arange(SIDE)) // PATCH
+    characters = label_grid(picture.characters, side, side, left, top)
+    rows = (top + PATCH // 2 + PATCH * np.arange(side)) // PATCH
+    columns = (left + PATCH // 2 + PATCH * np.arange(side)) // PATCH
     grid = np.ix_(rows, columns)
     return pixels, characters, picture.objects[grid], picture.colours[grid]

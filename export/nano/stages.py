@@ -27,11 +27,15 @@ Make = Callable[[Random, bool], Sample]
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage; without `draw` it only reads, with `moves_tower` false the vision tower stays as it is."""
+    """One stage: a share of the steps is dense reading, the rest answers what `draw` draws.
+
+    With `moves_tower` false the vision tower stays as it is.
+    """
 
     name: str
     moves_tower: bool
-    draw: Draw | None = None
+    reading: float
+    draw: Draw
     guide: float = 0.5
     """Weight of the attention guide."""
     probes: dict[str, Draw] = field(default_factory=dict)
@@ -60,7 +64,7 @@ def draw_jobs(shape: Random, random: Random, held_out: bool) -> tuple[list[Sampl
     kind = shape.random()
     if kind < 0.4:
         return draw_strips(shape, random, held_out)
-    if kind < 0.55:
+    if kind < 0.6:
         makes, count = _PAIRS, 5
     else:
         makes, count = _SINGLES, 9
@@ -68,8 +72,8 @@ def draw_jobs(shape: Random, random: Random, held_out: bool) -> tuple[list[Sampl
     return samples, _copies(shape, 0, FULL.rows)
 
 
-_SINGLES: tuple[Make, ...] = (cover_sample,) * 8 + (chart_sample,) * 9 + (scene_sample,) * 2 + (stranger_sample,)
-_PAIRS: tuple[Make, ...] = (scene_pair, scene_pair, cover_pair)
+_SINGLES: tuple[Make, ...] = (cover_sample,) * 8 + (chart_sample,) * 8 + (scene_sample,) * 4 + (stranger_sample,) * 2
+_PAIRS: tuple[Make, ...] = (scene_pair,) * 4 + (cover_pair,)
 
 
 def _few_turns(random: Random, sample: Sample) -> Sample:
@@ -101,12 +105,13 @@ def _copies(shape: Random, first: int, rows: int) -> Window:
 
 
 STAGES = {
-    "tower": Stage("tower", moves_tower=True),
-    "strips": Stage("strips", False, draw_strips, probes={"line": draw_lines, "book": draw_books}),
-    "joint": Stage("joint", True, draw_strips, 0.3, {"line": draw_lines, "book": draw_books}),
+    "tower": Stage("tower", True, 1.0, draw_strips),
+    "strips": Stage("strips", False, 0.0, draw_strips, probes={"line": draw_lines, "book": draw_books}),
+    "joint": Stage("joint", True, 0.3, draw_strips, 0.3, {"line": draw_lines, "book": draw_books}),
     "jobs": Stage(
         "jobs",
         True,
+        0.25,
         draw_jobs,
         0.2,
         {

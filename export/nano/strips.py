@@ -13,7 +13,8 @@ from .vocabulary import Copied
 from .words import author, plain_word, title
 
 CELL = 28
-SMALLEST_TEXT = 17
+SMALLEST_TEXT = 20
+"""In pixels of the 336 the model sees; reading smaller print needs more training than copying it."""
 READ = ("Read the text.", "Read it.", "What does it say?", "What is written here?")
 BOOK = (
     "Help me get the title and author information of this book?",
@@ -55,7 +56,7 @@ def book_strip(random: Random, row: int, question: str, held_out: bool = False) 
         max(map(font.width, lines)) > width - 6
     ):
         size *= 0.9
-    small = Font(random.choice(FACES), random.uniform(SMALLEST_TEXT, 22))
+    small = Font(random.choice(FACES), random.uniform(SMALLEST_TEXT, 26))
     while small.width(writer) > width - 6:
         small = Font(small.face, small.size * 0.9)
     fill = ink(random, below)

@@ -53,8 +53,8 @@ class Trainer:
         """Draw a batch, and step at `height` of the full learning rates."""
         shape = Random(f"{self.seed} {self.stage.name} {self.step}")
         random = Random(f"{self.seed} {self.stage.name} {self.step} {self.workers.rank}")
-        if self.stage.draw is None:
-            outcome, seen = self._read(draw_reading(random))
+        if shape.random() < self.stage.reading:
+            outcome, seen = self._read(draw_reading(shape, random))
         else:
             samples, window = self.stage.draw(shape, random, False)
             outcome = self._run(pack(samples, vocabulary(), window), tower=self.stage.moves_tower)
@@ -64,7 +64,7 @@ class Trainer:
             optimiser.clear()
         loss.backward()  # type: ignore[no-untyped-call]
         self.workers.average(parameter.grad for _, parameter in self._named())
-        if self.stage.draw is not None:
+        if len(outcome.right):
             self.decoder_steps.step(height)
         if self.stage.moves_tower:
             self.tower_steps.step(height)
@@ -78,7 +78,7 @@ class Trainer:
             self.reader, features, *(t.to(self.device) for t in (reading.characters, reading.objects, reading.colours))
         )
         nothing = patches.detach() * 0
-        return Outcome(nothing, nothing, nothing, patches, nothing.expand(1), read), len(reading.pixels)
+        return Outcome(nothing, nothing, nothing, patches, read[:0] > 0, read), len(reading.pixels)
 
     def _run(self, batch: Batch, tower: bool, dense: bool | None = None) -> Outcome:
         bf16 = self.device.type == "cuda"
@@ -170,15 +170,8 @@ def train(trainer: Trainer, steps: int, out: Path, every: int) -> None:
     began, recent = time.monotonic(), []
     while trainer.step < steps:
         outcome = trainer.train_step(height(trainer.step, steps))
-        values = [
-            outcome.answer,
-            outcome.guide,
-            outcome.cells,
-            outcome.patches,
-            outcome.right.float().mean(),
-            *outcome.read,
-        ]
-        recent.append([value.item() for value in values])
+        values = (outcome.answer, outcome.guide, outcome.cells, outcome.patches, *outcome.read, outcome.right.sum())
+        recent.append([len(outcome.right), *(value.item() for value in values)])
         if trainer.step % 25 == 0 and trainer.workers.rank == 0:
             _print_progress(trainer, recent[-25:], time.monotonic() - began)
         if (trainer.step % every == 0 or trainer.step == steps) and trainer.workers.rank == 0:
@@ -187,12 +180,14 @@ def train(trainer: Trainer, steps: int, out: Path, every: int) -> None:
 
 
 def _print_progress(trainer: Trainer, recent: Sequence[Sequence[float]], seconds: float) -> None:
-    means = [sum(column) / len(recent) for column in zip(*recent, strict=True)]
-    answer, guide, cells, patches, right, read, there = means
+    """Answers and guides are those of the steps that asked; reading is that of all that moved the tower."""
+    asking = max(1, sum(row[0] > 0 for row in recent))
+    tokens, answer, guide, cells, patches, read, there, right = map(sum, zip(*recent, strict=True))
     print(
         f"{trainer.stage.name} step {trainer.step} samples {trainer.seen} {seconds:.0f} s"
-        f" loss {answer:.3f} guide {guide:.3f} cells {cells:.3f} patches {patches:.4f} tokens right {right:.3f}"
-        f" characters read {read / max(1, there):.3f}",
+        f" loss {answer / asking:.3f} guide {guide / asking:.3f} cells {cells / asking:.3f}"
+        f" tokens right {right / max(1, tokens):.3f}"
+        f" patches {patches / len(recent):.4f} characters read {read / max(1, there):.3f}",
         flush=True,
     )
 

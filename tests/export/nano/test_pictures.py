@@ -86,8 +86,8 @@ def test_held_out_words_are_in_no_other_list() -> None:
 
 
 def test_reading_windows_carry_the_labels_of_what_they_show() -> None:
-    one, two = draw_reading(Random(1), 2, 3), draw_reading(Random(1), 2, 3)
-    assert one.pixels.shape == (6, 112, 112, 3)
-    assert one.characters.shape == (6, 8, 8, 3)
-    assert (one.pixels == two.pixels).all()
+    windows, whole = (draw_reading(Random(seed), Random(1)) for seed in (1, 0))
+    assert (windows.pixels.shape, windows.characters.shape) == ((80, 112, 112, 3), (80, 8, 8, 3))
+    assert (whole.pixels.shape, whole.characters.shape) == ((7, 336, 336, 3), (7, 24, 24, 3))
+    assert (draw_reading(Random(0), Random(1)).pixels == whole.pixels).all()
     assert (page(Random(2)).labels() > 0).sum() > 50

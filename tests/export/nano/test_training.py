@@ -19,7 +19,7 @@ def few_lines(shape: Random, random: Random, held_out: bool) -> tuple[list[Sampl
     return [line_strip(random, 3, "Read it.", held_out) for _ in range(3)], Window(3, 2, True, False)
 
 
-SMALL = Stage("small", True, few_lines, probes={"line": few_lines})
+SMALL = Stage("small", True, 0.0, few_lines, probes={"line": few_lines})
 
 
 def trainer() -> Trainer:
