@@ -31,15 +31,17 @@ def draw_cover(random: Random, name: str, writer: str, style: int, number: int =
     """A cover with this title and author; `style` seeds everything else, `number` is the picture's in its sample."""
     taste = Random(style)
     below = ground(taste)
-    canvas = Canvas(any_size(taste, int(CROP * taste.uniform(0.62, 0.86)), CROP), below)
+    face = taste.choice(FACES)
+    small = Font(taste.choice((face, *FACES)), SMALLEST_TEXT)
+    wide = max(CROP * taste.uniform(0.62, 0.86), small.width(writer) + 12)
+    canvas = Canvas(any_size(taste, min(round(wide), CROP - 16), CROP), below)
     middle, width = CROP / 2, canvas.width
     _decorate(taste, canvas, below)
     fill = ink(taste, below)
-    face = taste.choice(FACES)
     lines, font = _fitted(name, Font(face, taste.uniform(24, 44)), width - 16)
     baseline = taste.uniform(20, 60) + font.size
     title_places = block(canvas, middle, baseline, lines, font, fill)
-    small = Font(taste.choice((face, *FACES)), taste.uniform(SMALLEST_TEXT, 26))
+    small = Font(small.face, taste.uniform(SMALLEST_TEXT, 26))
     while small.width(writer) > width - 8 and small.size > SMALLEST_TEXT:
         small = Font(small.face, max(SMALLEST_TEXT, small.size * 0.95))
     author_places = canvas.centred(middle, taste.uniform(250, 322), writer, small, fill)

@@ -46,19 +46,19 @@ def line_strip(random: Random, row: int, question: str, held_out: bool = False) 
 def book_strip(random: Random, row: int, question: str, held_out: bool = False) -> Sample:
     """Title and author close together in the five cell rows from `row` on, on a cover's width."""
     below = ground(random)
-    width = random.randint(200, 290)
+    name, writer = title(random, held_out), author(random, held_out)
+    small = Font(random.choice(FACES), random.uniform(SMALLEST_TEXT, 26))
+    width = max(random.randint(200, 290), Font(small.face, SMALLEST_TEXT).width(writer) + 8)
     canvas = Canvas(ground=WHITE)
     canvas.rectangle((CROP / 2 - width / 2, 0, CROP / 2 + width / 2, CROP), below)
-    name, writer = title(random, held_out), author(random, held_out)
     name = name.upper() if random.random() < 0.2 else name
     size = random.uniform(SMALLEST_TEXT, 34)
     while len(lines := wrap(name, font := Font(random.choice(FACES), size), width - 12)) > 2 or (
         max(map(font.width, lines)) > width - 6
     ):
         size *= 0.9
-    small = Font(random.choice(FACES), random.uniform(SMALLEST_TEXT, 26))
     while small.width(writer) > width - 6:
-        small = Font(small.face, small.size * 0.9)
+        small = Font(small.face, max(SMALLEST_TEXT, small.size * 0.95))
     fill = ink(random, below)
     height = 1.15 * font.size * len(lines) + 1.3 * small.size
     baseline = row * CELL + random.uniform(0.8, max(1, 5 * CELL - height)) + 0.8 * font.size
