@@ -262,19 +262,22 @@ def patch_loss(
 
 def _cell_loss(cell_reader: CellReader, cells: Tensor, batch: Batch) -> Tensor:
     """Blanks count little: most of a picture is blank."""
-    characters, places = cell_reader(cells[:, :, :-1])
+    characters, places, objects, colours = (logits.float() for logits in cell_reader(cells[:, :, :-1]))
+    loss = _weighted(characters, _by_cell(batch.characters))
+    loss = loss + 0.3 * _weighted(objects, _by_cell(batch.objects)) + 0.3 * _weighted(colours, _by_cell(batch.colours))
     count, rows = cells.shape[:2]
-    wanted = batch.characters.reshape(count, rows, 2, CELLS, 2, -1).transpose(2, 3).reshape(count, rows, CELLS, -1)
-    weights = torch.where(wanted > 0, 1.0, 0.1)
-    losses = functional.cross_entropy(characters.float().flatten(0, -2), wanted.flatten(), reduction="none")
-    loss = (losses * weights.flatten()).sum() / weights.sum()
-    first = batch.window.first
-    grid = torch.stack(
-        torch.meshgrid(
-            torch.arange(first, first + rows, device=cells.device),
-            torch.arange(CELLS, device=cells.device),
-            indexing="ij",
-        ),
-        dim=-1,
-    ).expand(count, -1, -1, -1)
-    return loss + 0.2 * functional.cross_entropy(places.float().flatten(0, -2), grid.flatten())
+    lines, columns = (torch.arange(size, device=cells.device) for size in (rows, CELLS))
+    grid = torch.stack(torch.meshgrid(lines + batch.window.first, columns, indexing="ij"), dim=-1)
+    return loss + 0.2 * functional.cross_entropy(places.flatten(0, -2), grid.expand(count, -1, -1, -1).flatten())
+
+
+def _by_cell(patches: Tensor) -> Tensor:
+    """[N, rows, 24, ...] -> [N, rows/2, 12, values of its four patches]."""
+    count, rows = patches.shape[:2]
+    return patches.reshape(count, rows // 2, 2, CELLS, 2, -1).transpose(2, 3).reshape(count, rows // 2, CELLS, -1)
+
+
+def _weighted(logits: Tensor, wanted: Tensor) -> Tensor:
+    weights = torch.where(wanted > 0, 1.0, 0.1).flatten()
+    losses = functional.cross_entropy(logits.flatten(0, -2), wanted.flatten(), reduction="none")
+    return (losses * weights).sum() / weights.sum()

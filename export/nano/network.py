@@ -213,20 +213,28 @@ class Reader(nn.Module):
 
 
 class CellReader(nn.Module):
-    """The same of the projected cells, and where each cell lies: so the decoder's input demonstrably holds the text."""
+    """The same of the projected cells, and where each cell lies: so the decoder's input demonstrably holds all this."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.norm = nn.RMSNorm(hidden, eps=1e-5)
-        self.linear = nn.Linear(hidden, 4 * SLOTS * CHARACTER_CLASSES + 2 * CELLS)
+        self.linear = nn.Linear(hidden, sum(_CELL_SIZES))
 
-    def forward(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [..., 12, 95] of the characters (patch by patch) and [..., 2, 12] of row and column."""
-        logits = self.linear(self.norm(cells))
-        split = 4 * SLOTS * CHARACTER_CLASSES
-        places = logits[..., split:].unflatten(-1, (2, CELLS))
-        return logits[..., :split].unflatten(-1, (4 * SLOTS, CHARACTER_CLASSES)), places
+    def forward(self, cells: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits [..., 12, 95] of the characters (patch by patch), [..., 2, 12] of row and column,
 
+        [..., 4, 7] of the objects and [..., 4, 9] of the colours.
+        """
+        characters, places, objects, colours = self.linear(self.norm(cells)).split(_CELL_SIZES, dim=-1)
+        return (
+            characters.unflatten(-1, (4 * SLOTS, CHARACTER_CLASSES)),
+            places.unflatten(-1, (2, CELLS)),
+            objects.unflatten(-1, (4, OBJECT_CLASSES)),
+            colours.unflatten(-1, (4, COLOUR_CLASSES)),
+        )
+
+
+_CELL_SIZES = [4 * SLOTS * CHARACTER_CLASSES, 2 * CELLS, 4 * OBJECT_CLASSES, 4 * COLOUR_CLASSES]
 
 Rotation = tuple[Tensor, Tensor]
 

@@ -62,7 +62,7 @@ def draw_strips(shape: Random, random: Random, held_out: bool) -> tuple[list[Sam
 def draw_jobs(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
     """Whole pictures with two of their questions, in one copy mostly, and strips among them."""
     kind = shape.random()
-    if kind < 0.4:
+    if kind < 0.3:
         return draw_strips(shape, random, held_out)
     if kind < 0.6:
         makes, count = _PAIRS, 5
@@ -72,8 +72,8 @@ def draw_jobs(shape: Random, random: Random, held_out: bool) -> tuple[list[Sampl
     return samples, _copies(shape, 0, FULL.rows)
 
 
-_SINGLES: tuple[Make, ...] = (cover_sample,) * 8 + (chart_sample,) * 8 + (scene_sample,) * 4 + (stranger_sample,) * 2
-_PAIRS: tuple[Make, ...] = (scene_pair,) * 4 + (cover_pair,)
+_SINGLES: tuple[Make, ...] = (cover_sample,) * 7 + (chart_sample,) * 6 + (scene_sample,) * 4 + (stranger_sample,) * 2
+_PAIRS: tuple[Make, ...] = (scene_pair,) * 6 + (cover_pair,)
 
 
 def _few_turns(random: Random, sample: Sample) -> Sample:

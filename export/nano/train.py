@@ -40,7 +40,7 @@ class Trainer:
         self.cell_reader = CellReader(width).to(self.device)
         named = list(self._named())
         self.decoder_steps = Optimiser([(n, p) for n, p in named if not _of_tower(n)], rates)
-        self.tower_steps = Optimiser([(n, p) for n, p in named if _of_tower(n)], Rates(rates.adam / 3, rates.muon / 3))
+        self.tower_steps = Optimiser([(n, p) for n, p in named if _of_tower(n)], Rates(rates.adam / 2, rates.muon / 2))
         self.workers = Workers()
         self.step = self.seen = 0
 
