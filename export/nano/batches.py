@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ..dims import PATCHES
 from .canvas import PATCH, label_grid
-from .network import CELLS, CellReader, Guides, Nano, Reader, normalise
+from .network import CELLS, CellReader, Guides, Learner, Nano, Reader, normalise
 from .samples import Sample
 from .vocabulary import IMAGE_TOKENS, Vocabulary
 
@@ -185,19 +185,17 @@ class Outcome:
     """[2]: characters read right by the tower's reader, characters there are."""
 
 
-def run(
-    nano: Nano, reader: Reader, cell_reader: CellReader, batch: Batch, *, tower: bool, guided: bool, dense: bool
-) -> Outcome:
+def run(learner: Learner, batch: Batch, *, tower: bool, guided: bool, dense: bool) -> Outcome:
     """One forward pass.
 
     `tower` lets gradients into the tower, `guided` computes the attention guide, `dense` reads every patch.
     """
-    window = batch.window
+    nano, window = learner.nano, batch.window
     zero = batch.pixels.new_zeros((), dtype=torch.float32)
     with torch.set_grad_enabled(tower and torch.is_grad_enabled()):
         features = nano.tower(normalise(batch.pixels), row=2 * window.first)
         patches, read = (
-            patch_loss(reader, features, batch.characters, batch.objects, batch.colours)
+            patch_loss(learner.reader, features, batch.characters, batch.objects, batch.colours)
             if dense
             else (zero, zero.expand(2))
         )
@@ -210,7 +208,7 @@ def run(
     return Outcome(
         answer=functional.cross_entropy(logits, wanted),
         guide=guides.loss if guides else cells.new_zeros(()),
-        cells=_cell_loss(cell_reader, cells, batch),
+        cells=_cell_loss(learner.cell_reader, cells, batch),
         patches=patches,
         right=logits.argmax(-1) == wanted,
         read=read,

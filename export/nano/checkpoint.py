@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +12,8 @@ from torch import Tensor
 from ..dims import VISION, ModelDims
 from ..safetensors_file import read_header, write_file
 from ..synthetic import original_config
-from .network import FEATURE_UNIT, Nano
+from .network import FEATURE_UNIT, Learner, Nano
 from .vocabulary import Vocabulary, write_vocabulary
-
-PARTS = ("nano", "reader", "cell_reader")
-"""The network, and the two training aids that read its features."""
-
 
 _FOLDED = {"img_projection.0.weight": 1 / FEATURE_UNIT, "sub_GN": FEATURE_UNIT, "glb_GN": FEATURE_UNIT}
 
@@ -39,29 +34,24 @@ def write_checkpoint(nano: Nano, folder: Path) -> Path:
 
 
 def write_weights(state: Path, file: Path) -> None:
-    """Keep the weights of a saved training state, training aids included, in float16."""
-    saved: dict[str, Any] = torch.load(state, map_location="cpu", weights_only=True)
-    tensors = {f"{part}.{name}": tensor.half().numpy() for part in PARTS for name, tensor in saved[part].items()}
+    """Keep the mean weights of a saved training state, training aids included, in float16."""
+    tensors = {name: tensor.half().numpy() for name, tensor in read_weights(state).items()}
     write_file(file, [(n, t.shape, t.dtype) for n, t in tensors.items()], tensors.__getitem__)
 
 
-def read_weights(file: Path) -> dict[str, dict[str, Tensor]]:
-    """State dicts of the parts ("nano" and the training aids) from a training state (.pt) or a small file."""
-    if file.suffix != ".safetensors":
-        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        return {part: saved[part] for part in PARTS}
-    weights: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
-    for full, entry in read_header(file).items():
-        part, _, name = full.partition(".")
-        weights[part][name] = torch.from_numpy(entry.read().astype(np.float32))
-    return weights
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Weights of a `Learner`: the mean ones of a training state (.pt), or those of a small file (.safetensors)."""
+    if file.suffix == ".safetensors":
+        return {name: torch.from_numpy(e.read().astype(np.float32)) for name, e in read_header(file).items()}
+    mean: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)["mean"]
+    return mean
 
 
 def read_nano(file: Path, dims: ModelDims) -> Nano:
     """The network out of either."""
-    nano = Nano(dims)
-    nano.load_state_dict(read_weights(file)["nano"])
-    return nano
+    learner = Learner(dims)
+    learner.load_state_dict(read_weights(file))
+    return learner.nano
 
 
 def _write(path: Path, content: dict[str, object]) -> None:

@@ -234,6 +234,16 @@ class CellReader(nn.Module):
         )
 
 
+class Learner(nn.Module):
+    """The network and the two training aids that read its features."""
+
+    def __init__(self, dims: ModelDims) -> None:
+        super().__init__()
+        self.nano = Nano(dims)
+        self.reader = Reader(dims.clip.hidden_size)
+        self.cell_reader = CellReader(dims.decoder.hidden_size)
+
+
 _CELL_SIZES = [4 * SLOTS * CHARACTER_CLASSES, 2 * CELLS, 4 * OBJECT_CLASSES, 4 * COLOUR_CLASSES]
 
 Rotation = tuple[Tensor, Tensor]

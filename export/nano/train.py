@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from .batches import Batch, Outcome, pack, patch_loss, run
-from .checkpoint import PARTS, read_weights
-from .network import FEATURE_UNIT, CellReader, Nano, Reader, nano_dims, normalise
+from .checkpoint import read_weights
+from .network import FEATURE_UNIT, Learner, nano_dims, normalise
 from .optimiser import Optimiser, Rates
 from .reading import Reading, draw_reading
 from .stages import STAGES, Draw, Stage, draw_strips
@@ -25,6 +25,9 @@ from .workers import Workers
 
 _TOWER = "img_processor"
 _PROBE_SEED = 777
+_MEAN_KEEPS = 0.997
+"""Share of the mean weights that stays at a step: they are about the last 300 steps'."""
+
 _BY_WORDS = ("line", "book", "cover", "chart")
 """Probes that are taken on held-out words too."""
 
@@ -35,19 +38,13 @@ class Trainer:
     def __init__(self, stage: Stage, rates: Rates, device: str = "cpu", seed: int = 0, width: int = 192) -> None:
         torch.manual_seed(seed)
         self.stage, self.seed, self.device = stage, seed, torch.device(device)
-        self.nano = Nano(nano_dims(width)).to(self.device)
-        self.reader = Reader(self.nano.dims.clip.hidden_size).to(self.device)
-        self.cell_reader = CellReader(width).to(self.device)
-        named = list(self._named())
+        self.learner = Learner(nano_dims(width)).to(self.device)
+        self.mean = deepcopy(self.learner).requires_grad_(False)
+        named = list(self.learner.named_parameters())
         self.decoder_steps = Optimiser([(n, p) for n, p in named if not _of_tower(n)], rates)
         self.tower_steps = Optimiser([(n, p) for n, p in named if _of_tower(n)], Rates(rates.adam / 2, rates.muon / 2))
         self.workers = Workers()
         self.step = self.seen = 0
-
-    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
-        yield from self.nano.named_parameters()
-        yield from ((f"reader.{name}", parameter) for name, parameter in self.reader.named_parameters())
-        yield from ((f"cell_reader.{name}", parameter) for name, parameter in self.cell_reader.named_parameters())
 
     def train_step(self, height: float) -> Outcome:
         """Draw a batch, and step at `height` of the full learning rates."""
@@ -57,40 +54,49 @@ class Trainer:
             outcome, seen = self._read(draw_reading(shape, random))
         else:
             samples, window = self.stage.draw(shape, random, False)
-            outcome = self._run(pack(samples, vocabulary(), window), tower=self.stage.moves_tower)
+            tower = self.stage.moves_tower
+            outcome = self._run(self.learner, pack(samples, vocabulary(), window), tower=tower, dense=tower)
             seen = len(samples)
         loss = outcome.answer + self.stage.guide * outcome.guide + 0.3 * outcome.cells + outcome.patches
         for optimiser in (self.decoder_steps, self.tower_steps):
             optimiser.clear()
         loss.backward()  # type: ignore[no-untyped-call]
-        self.workers.average(parameter.grad for _, parameter in self._named())
+        self.workers.average(parameter.grad for parameter in self.learner.parameters())
         if len(outcome.right):
             self.decoder_steps.step(height)
         if self.stage.moves_tower:
             self.tower_steps.step(height)
+        self._follow()
         self.step += 1
         self.seen += seen * self.workers.count
         return outcome
 
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the running mean of the weights. It is what is probed and built: it reads better than any one step's."""
+        pull = max(1 - _MEAN_KEEPS, 1 / (self.step + 1))
+        for mean, parameter in zip(self.mean.parameters(), self.learner.parameters(), strict=True):
+            mean.lerp_(parameter, pull)
+
     def _read(self, reading: Reading) -> tuple[Outcome, int]:
-        features = self.nano.tower(normalise(reading.pixels.to(self.device)), reading.row, reading.column)
+        features = self.learner.nano.tower(normalise(reading.pixels.to(self.device)), reading.row, reading.column)
         patches, read = patch_loss(
-            self.reader, features, *(t.to(self.device) for t in (reading.characters, reading.objects, reading.colours))
+            self.learner.reader,
+            features,
+            *(t.to(self.device) for t in (reading.characters, reading.objects, reading.colours)),
         )
         nothing = patches.detach() * 0
         return Outcome(nothing, nothing, nothing, patches, read[:0] > 0, read), len(reading.pixels)
 
-    def _run(self, batch: Batch, tower: bool, dense: bool | None = None) -> Outcome:
+    def _run(self, learner: Learner, batch: Batch, tower: bool, dense: bool) -> Outcome:
         bf16 = self.device.type == "cuda"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
             return run(
-                self.nano,
-                self.reader,
-                self.cell_reader,
+                learner,
                 batch.to(self.device),
                 tower=tower,
                 guided=self.stage.guide > 0,
-                dense=self.stage.moves_tower if dense is None else dense,
+                dense=dense,
             )
 
     @torch.no_grad()
@@ -101,7 +107,7 @@ class Trainer:
             shape, random = (Random(f"{_PROBE_SEED} {number} {name}") for name in ("shape", "content"))
             samples, window = draw(shape, random, held_out)
             batch = pack(samples, vocabulary(), window)
-            outcome = self._run(batch, tower=False, dense=True)
+            outcome = self._run(self.mean, batch, tower=False, dense=True)
             jobs = [turn.job for sample in samples for turn in sample.turns]
             lengths = [length for turns in batch.turns for length in turns]
             for job, right in zip(jobs, torch.split(outcome.right, lengths), strict=True):
@@ -114,7 +120,8 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Everything a resumed run needs; replaces the file only when it is whole."""
         state = {
-            **{part: getattr(self, part).state_dict() for part in PARTS},
+            "weights": self.learner.state_dict(),
+            "mean": self.mean.state_dict(),
             "decoder_steps": self.decoder_steps.state_dict(),
             "tower_steps": self.tower_steps.state_dict(),
             "stage": self.stage.name,
@@ -126,32 +133,27 @@ class Trainer:
         partial.replace(path)
 
     def load(self, path: Path) -> None:
-        """Take the weights of a saved state, or of a file that holds weights alone."""
-        for part, tensors in read_weights(path).items():
-            getattr(self, part).load_state_dict(tensors)
+        """Take the mean weights of a saved state, or a file of weights; one that holds less leaves the rest."""
+        weights = read_weights(path)
+        for learner in (self.learner, self.mean):
+            learner.load_state_dict(learner.state_dict() | weights)
 
     def resume(self, path: Path) -> None:
         """Go on where this stage was saved."""
         state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        self.load(path)
+        self.learner.load_state_dict(state["weights"])
+        self.mean.load_state_dict(state["mean"])
         self.decoder_steps.load_state_dict(state["decoder_steps"])
         self.tower_steps.load_state_dict(state["tower_steps"])
         self.step, self.seen = state["step"], state["seen"]
-
-    def load_tower(self, path: Path) -> None:
-        """Take the vision tower and its reader from a file of weights."""
-        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
-        self.nano.load_state_dict({n: t for n, t in tensors.items() if _TOWER in n}, strict=False)
-        prefix = "reader."
-        self.reader.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
 
     @torch.no_grad()
     def centre(self) -> None:
         """Let an untrained projector start from features without their mean."""
         samples, window = draw_strips(Random(self.seed), Random(self.seed), False)
         batch = pack(samples, vocabulary(), window).to(self.device)
-        features = self.nano.tower(normalise(batch.pixels), row=2 * window.first).flatten(0, 2)
-        first = self.nano.model.vision_embed_tokens.img_projection[0]
+        features = self.learner.nano.tower(normalise(batch.pixels), row=2 * window.first).flatten(0, 2)
+        first = self.learner.nano.model.vision_embed_tokens.img_projection[0]
         assert isinstance(first, nn.Linear)
         first.bias.copy_(-(first.weight @ features.mean(dim=0).repeat(4)) / FEATURE_UNIT)
 
@@ -207,8 +209,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="checkpoint to write, and to resume from if it is there"
     )
-    parser.add_argument("--init", type=Path, help="saved state (.pt) or weights (.safetensors) to start from")
-    parser.add_argument("--tower", type=Path, help="vision tower (.safetensors) to start from, or to exchange")
+    parser.add_argument(
+        "--init", type=Path, nargs="*", default=[], help="states (.pt) or weights (.safetensors) to take"
+    )
     parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--every", type=int, default=250, help="steps between probes")
     parser.add_argument("--device", default="cpu")
@@ -222,11 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out.is_file():
         trainer.resume(options.out)
     else:
-        if options.init is not None:
-            trainer.load(options.init)
-        if options.tower is not None:
-            trainer.load_tower(options.tower)
-        if options.init is None:
+        for path in options.init:
+            trainer.load(path)
+        if not options.init:
             trainer.centre()
     train(trainer, options.steps, options.out, options.every)
 

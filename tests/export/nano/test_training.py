@@ -39,8 +39,9 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     for _ in range(2):
         resumed.train_step(0.5)
     assert (resumed.step, resumed.seen) == (4, 12)
-    for name, tensor in whole.nano.state_dict().items():
-        assert torch.equal(tensor, resumed.nano.state_dict()[name]), name
+    for kept in ("learner", "mean"):
+        wanted, found = (getattr(run, kept).state_dict() for run in (whole, resumed))
+        assert all(torch.equal(wanted[name], found[name]) for name in wanted)
 
 
 def test_weights_alone_start_a_run_in_half_precision(tmp_path: Path) -> None:
@@ -49,8 +50,8 @@ def test_weights_alone_start_a_run_in_half_precision(tmp_path: Path) -> None:
     first.save(tmp_path / "state.pt")
     write_weights(tmp_path / "state.pt", tmp_path / "weights.safetensors")
     second.load(tmp_path / "weights.safetensors")
-    for name, tensor in first.nano.state_dict().items():
-        assert torch.equal(tensor.half().float(), second.nano.state_dict()[name]), name
+    for name, tensor in first.mean.state_dict().items():
+        assert torch.equal(tensor.half().float(), second.learner.state_dict()[name]), name
     assert second.step == 0
 
 
