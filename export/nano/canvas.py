@@ -133,6 +133,10 @@ class Canvas:
         self._objects[rows, columns] = kind
         self._colours[rows, columns] = 1 + list(COLOURS).index(colour)
 
+    def count_as(self, x: float, y: float, character: str) -> None:
+        """Label a drawn thing as if a character stood at its middle, so that things can be read, and so counted."""
+        self._characters.append((x, y, character))
+
     def finish(self) -> Picture:
         """Scale and pad as the runtime will."""
         image = self.image

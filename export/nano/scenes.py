@@ -55,7 +55,7 @@ def draw_scene(scene: Scene, style: int, number: int = 0) -> tuple[Picture, Copi
     canvas = Canvas(any_size(taste, CROP, CROP), below)
     cells = [(x, y) for x in range(3) for y in range(2 if scene.word else 3)]
     for column, row in taste.sample(cells, scene.count):
-        size = taste.uniform(26, 44)
+        size = taste.uniform(32, 38)
         x, y = 56 + column * 112 + taste.uniform(-10, 10), 56 + row * 112 + taste.uniform(-10, 10)
         _shape(canvas, scene, x, y, size)
     if scene.word is None:
@@ -82,6 +82,7 @@ def _shape(canvas: Canvas, scene: Scene, x: float, y: float, size: float) -> Non
         canvas.rectangle(box, fill)
     else:
         canvas.polygon([(x + size * a, y + size * b) for a, b in _OUTLINES[scene.shape]], fill)
+    canvas.count_as(x, y, "*")
     inner = 0.8 * size
     canvas.mark((x - inner, y - inner, x + inner, y + inner), 1 + SHAPES.index(scene.shape), scene.colour)
 
