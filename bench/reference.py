@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -20,15 +20,17 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel, Phi3Config, Phi3ForCausalLM
+from transformers.initialization import no_init_weights
 
 from ..backend import ModelInputs, TextStream
-from ..errors import InferenceError, OptionError
+from ..errors import InferenceError, OptionError, PromptError
 from ..export.checkpoint import Checkpoint
-from ..export.dims import CLIP, EMBED, FINAL_NORM, LM_HEAD, VISION, ModelDims
+from ..export.dims import CLIP, VISION, ModelDims
 from ..model_dir import ModelDir
 from ..tokenizer import Tokenizer as RuntimeTokenizer
 from ..types import SamplingParams
 
+_CONTROL = re.compile(r"<\|\w+\|>|</?s>|<unk>")
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).reshape(3, 1, 1)
 _STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).reshape(3, 1, 1)
 
@@ -36,15 +38,17 @@ _STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).reshape(3, 1, 1)
 class ReferenceModel:
     """Checkpoint in PyTorch. `logits` gives every position; `greedy` the tokens."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
         dims = checkpoint.dims
-        self.dtype = dtype
+        self.dtype, self.device = dtype, device
         self.switch = dims.decoder.long_rope.original if dims.decoder.long_rope else None
         self.tokenizer = Tokenizer.from_file(str(checkpoint.path / "tokenizer.json"))
         self.vision = _Vision(dims).to(dtype).eval()
-        self.decoder = _sdpa(Phi3ForCausalLM, _decoder_config(dims)).to(dtype).eval()
+        self.decoder = _sdpa(Phi3ForCausalLM, _decoder_config(dims), dtype).eval()
         _load(self.vision, checkpoint, _vision_name)
         _load(self.decoder, checkpoint, lambda name: name)
+        self.vision.to(device)
+        self.decoder.to(device)
 
     @classmethod
     def from_checkpoint(cls, path: Path, dtype: torch.dtype = torch.float32) -> Self:
@@ -52,7 +56,13 @@ class ReferenceModel:
         return cls(Checkpoint.open(path), dtype)
 
     def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
-        """The reference processor: pixel_values [N, 1 + num_crops, 3, 336, 336] and ids chunk by chunk."""
+        """The reference processor: pixel_values [N, 1 + num_crops, 3, 336, 336] and ids chunk by chunk.
+
+        Raises PromptError for a prompt that spells a control token or a picture tag: read as one it means something
+        else than here.
+        """
+        if spelled := _CONTROL.search(prompt):
+            raise PromptError(f"the PyTorch reference would read {spelled[0]} in the prompt as control; rephrase")
         tags = "".join(f"<|image_{n}|>\n" for n in range(1, len(pictures) + 1))
         text = f"<|user|>\n{tags}{prompt}<|end|>\n<|assistant|>\n"
         processed = [process_picture(picture, num_crops) for picture in pictures]
@@ -69,7 +79,7 @@ class ReferenceModel:
     def logits(self, inputs: ModelInputs, generated: Sequence[int] = ()) -> torch.Tensor:
         """float32 [L + len(generated), vocab]: logits of every position, computed afresh without a cache."""
         logits: torch.Tensor = self.decoder(inputs_embeds=self._embed(inputs, generated)).logits
-        return logits[0].float()
+        return logits[0].float().cpu()
 
     def greedy(self, inputs: ModelInputs, count: int) -> list[int]:
         """The first `count` greedy tokens."""
@@ -81,20 +91,24 @@ class ReferenceModel:
         generated: list[int] = []
         cache, step = None, self._embed(inputs)
         while True:
-            out = self.decoder(inputs_embeds=step, past_key_values=cache, use_cache=True)
+            out = self.decoder(inputs_embeds=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache = out.past_key_values
             generated.append(int(out.logits[0, -1].argmax()))
             yield generated[-1]
             if self.switch and len(inputs.input_ids) + len(generated) == self.switch + 1:
                 cache, step = None, self._embed(inputs, generated)
             else:
-                step = self.decoder.model.embed_tokens(torch.tensor([[generated[-1]]]))
+                step = self.decoder.model.embed_tokens(torch.tensor([[generated[-1]]], device=self.device))
 
     def _embed(self, inputs: ModelInputs, generated: Sequence[int] = ()) -> torch.Tensor:
-        ids = torch.from_numpy(np.concatenate([inputs.input_ids, np.array(generated, dtype=np.int32)])).long()
+        ids = (
+            torch.from_numpy(np.concatenate([inputs.input_ids, np.array(generated, dtype=np.int32)]))
+            .long()
+            .to(self.device)
+        )
         embedded: torch.Tensor = self.decoder.model.embed_tokens(ids.clamp_min(0))
         if inputs.pixel_values is not None and inputs.image_sizes is not None:
-            pixels = torch.from_numpy(inputs.pixel_values).to(self.dtype)
+            pixels = torch.from_numpy(inputs.pixel_values).to(self.device, self.dtype)
             embedded[ids < 0] = self.vision(pixels, inputs.image_sizes.tolist()).to(embedded.dtype)
         return embedded[None]
 
@@ -102,15 +116,16 @@ class ReferenceModel:
 class ReferenceBackend:
     """The reference behind the engine's own seam: `Engine(ReferenceBackend(path))`. Greedy only."""
 
-    def __init__(self, checkpoint: Path, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, checkpoint: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
         source = Checkpoint.open(checkpoint)
-        self.reference = ReferenceModel(source, dtype)
+        self.reference = ReferenceModel(source, dtype, device)
         self._tokenizer = RuntimeTokenizer(checkpoint / "tokenizer.json")
         decoder = source.dims.decoder
         ends = ("<|end|>", "<|endoftext|>", "<|assistant|>")
         self._model = ModelDir(
             path=checkpoint,
             context_length=decoder.max_position_embeddings,
+            vocab_size=decoder.vocab_size,
             original_context_length=self.reference.switch,
             eos_token_ids=frozenset(self._tokenizer.control_id(token) for token in ends),
             num_crops=source.num_crops,
@@ -126,6 +141,16 @@ class ReferenceBackend:
     def model(self) -> ModelDir:
         """The checkpoint's limits."""
         return self._model
+
+    @property
+    def device(self) -> str:
+        """Where PyTorch computes."""
+        return self.reference.device
+
+    @property
+    def num_crops(self) -> int:
+        """The checkpoint's own number of crops."""
+        return self._model.num_crops
 
     def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
         """The reference processor."""
@@ -172,7 +197,7 @@ class _Vision(nn.Module):
         config = CLIPVisionConfig(
             **{name: getattr(clip, name) for name in names}, patch_size=clip.patch_size, hidden_act="quick_gelu"
         )
-        self.img_processor = _sdpa(CLIPVisionModel, config)
+        self.img_processor = _sdpa(CLIPVisionModel, config, torch.float32)
         merged, hidden = 4 * clip.hidden_size, dims.decoder.hidden_size
         self.sub_GN = nn.Parameter(torch.zeros(1, 1, 1, merged))
         self.glb_GN = nn.Parameter(torch.zeros(1, 1, merged))
@@ -228,9 +253,10 @@ def _pad(picture: Image.Image, num_crops: int) -> Image.Image:
     return canvas.transpose(Image.Transpose.TRANSPOSE) if portrait else canvas
 
 
-def _sdpa(kind: Any, config: Any) -> Any:
+def _sdpa(kind: Any, config: Any, dtype: torch.dtype) -> Any:
     """A stock transformers model, weights unset, with PyTorch's fused attention."""
-    return kind._from_config(config, attn_implementation="sdpa")
+    with no_init_weights():  # filling 4 billion values only to overwrite them would be most of the load time
+        return kind._from_config(config, attn_implementation="sdpa", dtype=dtype)
 
 
 def _decoder_config(dims: ModelDims) -> Phi3Config:
@@ -245,6 +271,7 @@ def _decoder_config(dims: ModelDims) -> Phi3Config:
         original = long.original
         rope |= {"rope_type": "longrope", "original_max_position_embeddings": original}
         rope |= {"short_factor": list(long.short_factor), "long_factor": list(long.long_factor)}
+        rope |= {} if long.attention_factor is None else {"attention_factor": long.attention_factor}
     return Phi3Config(
         **{name: getattr(decoder, name) for name in names},
         original_max_position_embeddings=original,
@@ -255,19 +282,17 @@ def _decoder_config(dims: ModelDims) -> Phi3Config:
     )
 
 
-def _vision_name(name: str) -> str | None:
-    """Checkpoint name of a parameter of `_Vision`; None for the layers whose output is never used."""
+def _vision_name(name: str) -> str:
+    """Checkpoint name of a parameter of `_Vision`."""
     if not name.startswith("img_processor."):
         return VISION + name
     return CLIP + name.removeprefix("img_processor.").removeprefix("vision_model.")
 
 
-def _load(module: nn.Module, checkpoint: Checkpoint, source: Any) -> None:
+def _load(module: nn.Module, checkpoint: Checkpoint, source: Callable[[str], str]) -> None:
     """Fill a module tensor by tensor. The last CLIP layer and post_layernorm may be absent: nothing reads them."""
     for name, parameter in module.named_parameters():
         wanted = source(name)
-        if wanted not in checkpoint.tensors and wanted in (EMBED, FINAL_NORM, LM_HEAD):
-            raise KeyError(wanted)
         if wanted in checkpoint.tensors:
             values = checkpoint.float32(wanted).reshape(tuple(parameter.shape))
             parameter.data.copy_(torch.from_numpy(np.array(values)))

@@ -17,9 +17,9 @@ from .picture_args import picture_arguments
 from .stats import stats_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from phi3v import Engine, GenerationResult, TokenStream
+    from phi3v import Engine, GenerationRequest, GenerationResult, TokenStream
 
 
 @click.command()
@@ -51,24 +51,41 @@ def ask(
     """
     import phi3v
 
-    pictures = picture_arguments(images)
+    request = _request(prompt, images, **options)
     began = time.perf_counter()
-    with _interrupt_kills(), phi3v.load(model, device) as engine:  # type: ignore[arg-type]
+    with _interrupt_kills() as interrupt_raises, phi3v.load(model, device) as engine:  # type: ignore[arg-type]
         load_s = time.perf_counter() - began
+        if model is None:
+            click.echo(f"phi3v: answering with {engine.model.name} ({engine.model.path})", err=True)
         if engine.model.synthetic:
             click.echo("phi3v: this model has random weights; its answers mean nothing", err=True)
-        with engine.stream(prompt, pictures, **options) as stream:
-            result = _print_tokens(stream, quiet=as_json)
+        with engine.stream_request(request) as stream:
+            result = _print_tokens(stream, interrupt_raises, quiet=as_json)
         if as_json:
-            click.echo(json.dumps(_record(engine, result, load_s), ensure_ascii=False))
+            click.echo(json.dumps(_record(engine, result, load_s)))
         if stats:
             click.echo("\n".join(stats_lines(engine, result, load_s)), err=True)
 
 
-def _print_tokens(stream: TokenStream, *, quiet: bool) -> GenerationResult:
+def _request(
+    prompt: str, images: tuple[str, ...], max_new_tokens: int, num_crops: int | None, stop: tuple[str, ...], **how: Any
+) -> GenerationRequest:
+    """The request, with all that can be wrong in it found before a model is loaded."""
+    from phi3v import GenerationRequest, SamplingParams
+    from phi3v.images import check_image
+
+    request = GenerationRequest(
+        prompt, picture_arguments(images), max_new_tokens, num_crops, stop, SamplingParams(**how)
+    )
+    for image in images:
+        if image != "-":
+            check_image(image)
+    return request
+
+
+def _print_tokens(stream: TokenStream, interrupt_raises: Callable[[], None], *, quiet: bool) -> GenerationResult:
     for token in stream:
-        # From the first token on Python runs between tokens, so Ctrl-C can end the answer the clean way.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupt_raises()  # from the first token on Python runs between tokens: the answer can end the clean way
         if not quiet:
             _write(token.text)
     if not quiet:
@@ -82,13 +99,23 @@ def _write(text: str) -> None:
 
 
 @contextmanager
-def _interrupt_kills() -> Iterator[None]:
-    """Let Ctrl-C end the process at once: loading and prefill hold the interpreter, which would hear it late."""
-    previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _interrupt_kills() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C end the process at once: loading and prefill hold the interpreter, which would hear it late.
+
+    Yields a function that makes it an exception again. A job told to ignore it, such as one behind nohup, still does.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: None
+        return
+
+    def raises() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        yield
+        yield raises
     finally:
-        signal.signal(signal.SIGINT, previous)
+        raises()
 
 
 def _record(engine: Engine, result: GenerationResult, load_s: float) -> dict[str, Any]:
@@ -99,5 +126,6 @@ def _record(engine: Engine, result: GenerationResult, load_s: float) -> dict[str
         "usage": asdict(result.usage),
         "timings": {"load_s": load_s, **asdict(timings), "ttft_s": timings.ttft_s, "tpot_s": timings.tpot_s},
         "model": str(engine.model.path),
+        "device": engine.device,
         "synthetic": engine.model.synthetic,
     }

@@ -109,6 +109,7 @@ def _engine() -> Iterator[Check]:
 
 def _cuda() -> Iterator[Check]:
     from phi3v.device import CUDA_LIBRARIES, gpus, installed, missing_cuda_libraries
+    from phi3v.errors import MissingDependencyError
 
     found = gpus()
     for gpu in found:
@@ -119,7 +120,11 @@ def _cuda() -> Iterator[Check]:
         return
     if not found:
         yield Check("gpu", "fail", "no NVIDIA driver with a GPU answers", "check nvidia-smi; or install 'phi3v[cpu]'")
-    missing = missing_cuda_libraries()
+    try:
+        missing = missing_cuda_libraries()
+    except MissingDependencyError as exc:
+        yield Check("cuda", "fail", str(exc), "pip install 'phi3v[cuda]'")
+        return
     for library in missing:
         yield Check(library, "fail", "cannot be loaded", f"pip install {CUDA_LIBRARIES[library]}")
     if not missing:
@@ -128,19 +133,23 @@ def _cuda() -> Iterator[Check]:
 
 def _default_model() -> Check:
     from phi3v import Phi3VError
-    from phi3v.model_dir import ModelDir, default_model
+    from phi3v.local_models import MODEL_VARIABLE, resolve_model
+    from phi3v.model_dir import ModelDir
 
     try:
-        model = ModelDir.open(default_model())
+        model = ModelDir.open(resolve_model())
     except Phi3VError as exc:
-        return Check("default model", "note", str(exc), "")
-    return Check("default model", "ok", f"{model.path} ({model.precision or 'published build'}, {model.built_for})")
+        named = os.environ.get(MODEL_VARIABLE)  # without one, no model is a state; with one, it is a mistake
+        return Check("default model", "fail" if named else "note", str(exc), f"unset {MODEL_VARIABLE}" if named else "")
+    return Check(
+        "default model", "ok", f"{model.name}: {model.path} ({model.precision or 'published build'}, {model.built_for})"
+    )
 
 
 def _telemetry() -> Check:
-    from phi3v.genai import TELEMETRY_OPT_IN
+    from phi3v.telemetry import TELEMETRY_OPT_IN, telemetry_wanted
 
-    if os.environ.get(TELEMETRY_OPT_IN) == "1":
+    if telemetry_wanted():
         return Check("telemetry", "note", f"ON: {TELEMETRY_OPT_IN}=1 is set", f"unset {TELEMETRY_OPT_IN}")
     return Check("telemetry", "ok", "off: nothing is sent anywhere")
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from .options import model_option
 from .picture_args import picture_arguments
 
 _PUBLISHED_KV = {"fp16": 393_216, "fp32": 786_432}
@@ -15,19 +14,18 @@ _PUBLISHED_KV = {"fp16": 393_216, "fp32": 786_432}
 
 @click.command()
 @click.argument("target", metavar="MODEL|IMAGE")
-@model_option
+@click.option("--model", metavar="NAME|FOLDER", help="Count KV memory for this model. Default: for the 4.2 B model.")
 def info(target: str, model: str | None) -> None:
-    """Describe a model folder, or what a picture costs in crops, tokens and KV memory.
+    """Describe a model (a folder or a pulled one's name), or what a picture costs in crops, tokens and KV memory."""
+    from phi3v.local_models import find_local, resolve_model
 
-    KV memory is the 4.2 B model's, or that of --model.
-    """
-    if Path(target).is_dir():
-        _describe_model(target)
+    if Path(target).is_dir() or (not Path(target).exists() and find_local(target)):
+        _describe_model(resolve_model(target))
     else:
         _describe_picture(target, model)
 
 
-def _describe_model(folder: str) -> None:
+def _describe_model(folder: Path) -> None:
     from phi3v.model_dir import ModelDir
 
     model = ModelDir.open(folder)
@@ -48,10 +46,11 @@ def _describe_picture(target: str, model: str | None) -> None:
 
     from phi3v import hd
     from phi3v.images import load_image
+    from phi3v.local_models import resolve_model
     from phi3v.model_dir import ModelDir
 
     size = load_image(picture_arguments((target,))[0]).size
-    kv = {"KV": ModelDir.open(model).kv_bytes_per_token} if model else _PUBLISHED_KV
+    kv = {"KV": ModelDir.open(resolve_model(model)).kv_bytes_per_token} if model else _PUBLISHED_KV
     table = Table("num_crops", "grid", "crops", "tokens", *(f"{name} MiB" for name in kv), box=None)
     for num_crops in (1, 4, 9, 16):
         plan = hd.plan(*size, num_crops)

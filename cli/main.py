@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,15 +17,20 @@ from .bench import bench
 from .doctor import doctor
 from .export import export
 from .info import info
+from .models import migrate, models, rm, verify
+from .pull import pull
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells expect."""
 
 
 class _ErrorEdge(click.Group):
-    """Turns Phi3VError into a message on stderr and status 1, Ctrl-C into status 130, a closed pipe into silence."""
+    """Turns Phi3VError and what the system refuses into a message on stderr and status 1, Ctrl-C into status 130, a
+    closed pipe into silence.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
+        _prepare_stdout()
         try:
             return super().invoke(ctx)
         except Phi3VError as exc:
@@ -31,10 +38,28 @@ class _ErrorEdge(click.Group):
         except KeyboardInterrupt:
             click.echo("\ninterrupted", err=True)
             ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            # The reader of our stdout is gone; keep Python from complaining while it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:  # the reader of our stdout is gone
+            _drop_stdout()
             ctx.exit(1)
+        except OSError as exc:
+            _drop_stdout()
+            raise click.ClickException(f"{exc.filename}: {exc.strerror}" if exc.filename else str(exc)) from exc
+
+
+def _prepare_stdout() -> None:
+    """Let every answer be printed: a terminal that lacks a character gets its escape, a closed stdout nothing."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_stdout() -> None:
+    """Keep Python from failing once more while it flushes at exit, when stdout takes nothing any more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=_ErrorEdge, context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,5 +71,5 @@ def main() -> None:
     """
 
 
-for _command in (ask, info, doctor, export, bench):
+for _command in (ask, pull, models, verify, rm, info, doctor, export, migrate, bench):
     main.add_command(_command)

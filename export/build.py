@@ -5,22 +5,32 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import DiskSpaceError, MissingDependencyError, ModelFolderError
+from ..model_dir import GENAI_CONFIG, MANIFEST
 from .precision import Recipe, folder_bytes, recipe
 from .progress import Meter, Progress
 
-try:
+
+@contextmanager
+def _extra_needed() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as exc:
+        raise MissingDependencyError(
+            f'exporting needs {exc.name}, which is not installed; run `pip install "phi3v[cpu,export]"`'
+        ) from exc
+
+
+with _extra_needed():
     from .checkpoint import Checkpoint
-    from .config_files import copy_tokenizer, write_genai_config, write_manifest, write_processor_config
+    from .config_files import copy_tokenizer, write_genai_config, write_processor_config, write_record
     from .decoder import import_builder, write_decoder
     from .embedding import write_embedding
     from .vision import write_vision
-except ImportError as exc:
-    raise MissingDependencyError(
-        f'exporting needs {exc.name}, which is not installed; run `pip install "phi3v[cpu,export]"`'
-    ) from exc
 
 
 def export_model(
@@ -29,26 +39,32 @@ def export_model(
     *,
     precision: str = "int4",
     device: str = "cpu",
-    block_size: int = 32,
+    block_size: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Build the model folder `out` from a Hugging Face checkpoint folder of Phi-3-vision; returns `out`.
 
-    `precision` is "int4", "fp16" or "fp32", `device` "cpu" or "cuda". Builds beside `out` and renames at the end.
-    Raises CheckpointError, OptionError, DiskSpaceError, ModelFolderError (`out` is taken) or MissingDependencyError.
+    `precision` is "int4", "fp16" or "fp32", `device` "cpu" or "cuda"; `block_size` None is 128 on the CPU, 32 on a
+    GPU. Builds beside `out` and renames at the end. `overwrite` replaces an older model folder, and nothing else.
+    Raises CheckpointError, OptionError, DiskSpaceError, ModelFolderError (`out` is taken or cannot be made) or
+    MissingDependencyError.
     """
     how, target = recipe(precision, device, block_size), Path(out).absolute()
     source = Checkpoint.open(Path(checkpoint))
-    _check_target(target, overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(target)
+    with _usable(target):
+        _check_target(target, overwrite, source.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(target)
     _check_disk(target.parent, folder_bytes(source.dims, how))
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
-    import_builder()
+    with _extra_needed():
+        import_builder()
     try:
-        partial.mkdir()
+        with _usable(target):
+            partial.mkdir()
         _build(source, partial, how, Meter(source.nbytes, progress))
+        _check_target(target, overwrite, source.path)  # another build may have finished first
         _install(partial, target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -63,11 +79,12 @@ def _build(source: Checkpoint, folder: Path, how: Recipe, meter: Meter) -> None:
     meter.enter("embedding")
     write_embedding(source, folder / "embedding.onnx", dtype=how.dtype, table_dtype=how.table_dtype)
     meter.enter("decoder")
-    write_decoder(source, folder / "text.onnx", device=how.device, dtype=how.dtype, quantization=how.decoder)
+    quantization = {"quantization": how.decoder, "head": how.head}
+    write_decoder(source, folder / "text.onnx", device=how.device, dtype=how.dtype, **quantization)
     copy_tokenizer(source, folder)
     write_processor_config(folder, source.num_crops)
     write_genai_config(source, folder, device=how.device)
-    write_manifest(
+    write_record(
         source,
         folder,
         precision=how.precision,
@@ -77,11 +94,27 @@ def _build(source: Checkpoint, folder: Path, how: Recipe, meter: Meter) -> None:
     )
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
-    if target.is_file() or target.is_symlink():
+def _check_target(target: Path, overwrite: bool, checkpoint: Path) -> None:
+    """Refuse a target that holds anything but, when it may be overwritten, a model."""
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise ModelFolderError(f"{target} is no folder; give a new folder's name")
-    if target.is_dir() and any(target.iterdir()) and not overwrite:
+    for held, what in ((checkpoint.resolve(), "the checkpoint"), (Path.cwd(), "the current folder")):
+        if held.is_relative_to(target.resolve()):
+            raise ModelFolderError(f"{target} holds {what} {held}; give a new folder's name")
+    if not target.is_dir() or not any(target.iterdir()):
+        return
+    if not overwrite:
         raise ModelFolderError(f"{target} is not empty; give another name, or overwrite it (--overwrite)")
+    if not any((target / name).is_file() for name in (MANIFEST, GENAI_CONFIG)):
+        raise ModelFolderError(f"{target} is no model folder, so it is not overwritten; give another name or empty it")
+
+
+@contextmanager
+def _usable(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise ModelFolderError(f"{target} cannot be made ({exc.strerror}); give another folder's name") from exc
 
 
 def _check_disk(parent: Path, needed: int) -> None:
@@ -95,8 +128,8 @@ def _check_disk(parent: Path, needed: int) -> None:
 
 def _remove_stale(target: Path) -> None:
     """Remove what builds of this folder left that were killed; a build that still runs keeps its own."""
-    for folder in target.parent.glob(f".{target.name}.partial-*"):
-        pid = folder.name.rpartition("-")[2]
+    for folder in target.parent.iterdir():
+        pid = folder.name.removeprefix(f".{target.name}.partial-")
         if pid.isdigit() and (int(pid) == os.getpid() or not _runs(int(pid))):
             shutil.rmtree(folder, ignore_errors=True)
 

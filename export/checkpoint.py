@@ -14,14 +14,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 
 from ..errors import CheckpointError
+from ..types import MAX_CROPS
 from .dims import EMBED, EMBED_ALIAS, LM_HEAD, ModelDims, tensor_shapes
 from .safetensors_file import Array, TensorEntry, read_header
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-DEFAULT_CROPS = 16
+END_TOKENS = ("<|end|>", "<|endoftext|>", "<|assistant|>")
+BOS_TOKEN = "<s>"
 
 SYNTHETIC_KEY = "phi3v_synthetic"
 """Set in config.json by our own random checkpoints, so that a model built from one says so."""
@@ -31,12 +34,15 @@ SYNTHETIC_KEY = "phi3v_synthetic"
 class Checkpoint:
     """A folder whose config, tensors and tokenizer files are all there.
 
-    `on_read(nbytes)` is called after every read, for progress.
+    `num_crops` is the checkpoint's own, 16 where its preprocessor_config.json is absent or silent; `token_ids` those of
+    END_TOKENS and BOS_TOKEN. `on_read(nbytes)` is called after every read, for progress.
     """
 
     path: Path
     config: dict[str, Any]
     dims: ModelDims
+    num_crops: int
+    token_ids: dict[str, int]
     tensors: dict[str, TensorEntry] = field(repr=False)
     on_read: Callable[[int], None] | None = None
 
@@ -50,9 +56,9 @@ class Checkpoint:
         tensors = _with_aliases(_tensor_entries(path), dims)
         for name, shape in tensor_shapes(dims).items():
             _check_tensor(path, tensors, name, shape)
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            read_json(path / name)
-        return cls(path, config, dims, tensors)
+        read_json(path / "tokenizer_config.json")
+        ids = _token_ids(path / "tokenizer.json", dims.decoder.vocab_size)
+        return cls(path, config, dims, _num_crops(path / "preprocessor_config.json"), ids, tensors)
 
     def read(self, name: str, rows: slice | None = None) -> Array:
         """A tensor, or only `rows` of its first axis, in the checkpoint's own type (bf16, fp16 or fp32)."""
@@ -67,14 +73,8 @@ class Checkpoint:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors an export reads."""
-        return sum(self.tensors[name].nbytes for name in tensor_shapes(self.dims))
-
-    @property
-    def num_crops(self) -> int:
-        """The checkpoint's own number of crops; 16 where its preprocessor_config.json is absent or silent."""
-        file = self.path / "preprocessor_config.json"
-        return int(read_json(file).get("num_crops", DEFAULT_CROPS)) if file.is_file() else DEFAULT_CROPS
+        """Bytes an export reads: every tensor once, the embedding twice where it is the head too."""
+        return sum(self.tensors[name].nbytes for name in {*tensor_shapes(self.dims), LM_HEAD})
 
     @property
     def synthetic(self) -> bool:
@@ -91,11 +91,36 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` in that folder")
     try:
         parsed = json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise CheckpointError(f"{path} is not readable JSON ({exc}); download it again") from exc
     if not isinstance(parsed, dict):
         raise CheckpointError(f"{path} holds a {type(parsed).__name__}, not an object; download it again")
     return parsed
+
+
+def _num_crops(file: Path) -> int:
+    num_crops = read_json(file).get("num_crops", MAX_CROPS) if file.is_file() else MAX_CROPS
+    if not isinstance(num_crops, int) or not 1 <= num_crops <= MAX_CROPS:
+        raise CheckpointError(f"{file} has num_crops {num_crops!r}; allowed: 1 to {MAX_CROPS}")
+    return num_crops
+
+
+def _token_ids(file: Path, vocab_size: int) -> dict[str, int]:
+    """Ids of the tokens that genai must know by number."""
+    read_json(file)
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as exc:  # the library raises bare Exception
+        raise CheckpointError(f"{file} is no readable tokenizer ({exc}); download it again") from exc
+    ids: dict[str, int] = {}
+    for token in (*END_TOKENS, BOS_TOKEN):
+        number = tokenizer.token_to_id(token)
+        if number is None:
+            raise CheckpointError(f"{file} has no token {token}: it is no Phi-3 tokenizer")
+        if number >= vocab_size:
+            raise CheckpointError(f"{file} numbers {token} {number}, beyond config.json's vocab_size {vocab_size}")
+        ids[token] = number
+    return ids
 
 
 def _tensor_entries(path: Path) -> dict[str, TensorEntry]:
@@ -123,12 +148,10 @@ def _sharded_entries(path: Path) -> dict[str, TensorEntry]:
 
 
 def _with_aliases(tensors: dict[str, TensorEntry], dims: ModelDims) -> dict[str, TensorEntry]:
-    aliases = {EMBED: EMBED_ALIAS}
-    if dims.decoder.tie_word_embeddings:
-        aliases[LM_HEAD] = EMBED
-    for name, alias in aliases.items():
-        if name not in tensors and alias in tensors:
-            tensors[name] = tensors[alias]
+    if EMBED not in tensors and EMBED_ALIAS in tensors:
+        tensors[EMBED] = tensors[EMBED_ALIAS]
+    if dims.decoder.tie_word_embeddings and EMBED in tensors:
+        tensors[LM_HEAD] = tensors[EMBED]  # a head in the file is a leftover: a tied model never uses it
     return tensors
 
 

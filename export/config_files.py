@@ -10,25 +10,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
-from ..model_dir import MANIFEST
-from .checkpoint import Checkpoint, read_json
+from ..model_dir import GENAI_CONFIG
+from .checkpoint import BOS_TOKEN, END_TOKENS, Checkpoint
+from .manifest import FORMAT, describe_files, write_manifest
 
-GENAI_CONFIG = "genai_config.json"
-FORMAT = 1
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _OPTIONAL_TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json", "tokenizer.model")
-_END_TOKENS = ("<|end|>", "<|endoftext|>", "<|assistant|>")
 _PAD_TOKEN = "<|endoftext|>"
-_BOS_TOKEN = "<s>"
 
 
 def write_genai_config(checkpoint: Checkpoint, folder: Path, *, device: str) -> None:
-    """What genai loads first; written last, so that an unfinished folder never loads."""
+    """What genai loads first. Our own record alone comes after it."""
     decoder = checkpoint.dims.decoder
-    ids = _token_ids(checkpoint.path)
+    ids = checkpoint.token_ids
     model = {
-        "bos_token_id": ids[_BOS_TOKEN],
+        "bos_token_id": ids[BOS_TOKEN],
         "context_length": decoder.max_position_embeddings,
         "decoder": {
             "session_options": {"log_id": "onnxruntime-genai", "provider_options": _providers(device)},
@@ -61,7 +57,7 @@ def write_genai_config(checkpoint: Checkpoint, folder: Path, *, device: str) -> 
             "inputs": {"pixel_values": "pixel_values", "image_sizes": "image_sizes"},
             "outputs": {"image_features": "image_features"},
         },
-        "eos_token_id": [ids[token] for token in _END_TOKENS],
+        "eos_token_id": [ids[token] for token in END_TOKENS],
         "pad_token_id": ids[_PAD_TOKEN],
         "type": "phi3v",
         "vocab_size": decoder.vocab_size,
@@ -106,8 +102,8 @@ def copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
             shutil.copyfile(checkpoint.path / name, folder / name)
 
 
-def write_manifest(checkpoint: Checkpoint, folder: Path, **facts: Any) -> None:
-    """Our own record: what the folder was made from and the size of every file in it."""
+def write_record(checkpoint: Checkpoint, folder: Path, **facts: Any) -> None:
+    """Our own record: what the folder was made from, the size and the SHA-256 of every file in it."""
     rope, decoder = checkpoint.dims.decoder.long_rope, checkpoint.dims.decoder
     element = 2 if facts["pixel_dtype"] == "float16" else 4
     manifest = {
@@ -118,20 +114,8 @@ def write_manifest(checkpoint: Checkpoint, folder: Path, **facts: Any) -> None:
         "original_context_length": None if rope is None else rope.original,
         "kv_bytes_per_token": 2 * decoder.num_hidden_layers * decoder.kv_size * element,
         "synthetic": checkpoint.synthetic,
-        "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.name != MANIFEST},
     }
-    _write(folder / MANIFEST, manifest)
-
-
-def _token_ids(folder: Path) -> dict[str, int]:
-    """Ids of the tokens that genai must know by number, from tokenizer.json."""
-    tokenizer = read_json(folder / "tokenizer.json")
-    ids = dict(tokenizer.get("model", {}).get("vocab", {}))
-    ids |= {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
-    for token in (*_END_TOKENS, _BOS_TOKEN):
-        if token not in ids:
-            raise CheckpointError(f"{folder / 'tokenizer.json'} has no token {token}: it is no Phi-3 tokenizer")
-    return {token: int(ids[token]) for token in (*_END_TOKENS, _BOS_TOKEN)}
+    write_manifest(folder, manifest | describe_files(folder))
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

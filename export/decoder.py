@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ..errors import MissingDependencyError
+from ..telemetry import switch_off_genais_telemetry
 from .checkpoint import Checkpoint
 from .dims import FINAL_NORM, LM_HEAD, DecoderDims, layer_prefix
 from .matrix import Matrix
@@ -41,8 +40,12 @@ def write_decoder(
     device: str,
     dtype: npt.DTypeLike,
     quantization: BlockQuantization | None = None,
+    head: BlockQuantization | None = None,
 ) -> None:
-    """Write the graph and its data file; `dtype` is float32 or float16, `quantization` None keeps weights in it."""
+    """Write the graph and its data file; `dtype` is float32 or float16, `quantization` None keeps weights in it.
+
+    `head` quantises the matrix before the logits otherwise than the rest.
+    """
     io_type = ir.DataType.from_numpy(np.dtype(dtype))
     weight_type = io_type if quantization is None else ir.DataType.INT4
     with WeightFile(path.with_name(path.name + ".data")) as file, _builder_prints_to_log():
@@ -51,7 +54,7 @@ def write_decoder(
         model = _streaming_builder(checkpoint.dims.decoder.long_rope is not None)(
             config, io_type, weight_type, device, "", options
         )
-        model.source, model.file, model.quantization = checkpoint, file, quantization
+        model.source, model.file, model.quantization, model.head = checkpoint, file, quantization, head or quantization
         model.make_model("")
         model.model.graph.sort()
         ir.save(model.model, path)
@@ -126,6 +129,7 @@ class _StreamedWeights:
     source: Checkpoint
     file: WeightFile
     quantization: BlockQuantization | None
+    head: BlockQuantization | None
 
     def is_gqa_supported(self) -> bool:
         """GroupQueryAttention everywhere: the builder does not know that the CPU provider has it in float16 too."""
@@ -149,15 +153,16 @@ class _StreamedWeights:
         return str(self.make_matmul_op(_Linear(Matrix(self.source, parts)), basename, root_input))
 
     def make_matmul_op(self: Any, linear: _Linear, basename: str, root_input: str, **where: Any) -> str:
-        name = basename if self.quantization is None else f"{basename}NBits"
+        quantization = self.head if where.get("logits") else self.quantization
+        name = basename if quantization is None else f"{basename}NBits"
         output = "logits" if where.get("logits") else f"{name}/output_0"
         weights = name[1:].replace("/", ".")
-        if self.quantization is None:
+        if quantization is None:
             values = linear.matrix.transposed(self.io_dtype.numpy())
             inputs = [root_input, self.register_weight(self.file.add(f"{weights}.weight", values))]
             self.make_node("MatMul", inputs=inputs, outputs=[output], name=name)
         else:
-            stored = self.file.add_quantized(weights, linear.matrix, self.quantization, self.io_dtype.numpy())
+            stored = self.file.add_quantized(weights, linear.matrix, quantization, self.io_dtype.numpy())
             self.make_node(
                 "MatMulNBits",
                 inputs=[root_input, *(self.register_weight(tensor) for tensor in stored)],
@@ -166,9 +171,9 @@ class _StreamedWeights:
                 domain="com.microsoft",
                 K=linear.matrix.columns,
                 N=linear.matrix.rows,
-                bits=self.quantization.bits,
-                block_size=self.quantization.block_size,
-                accuracy_level=self.quantization.accuracy_level,
+                bits=quantization.bits,
+                block_size=quantization.block_size,
+                accuracy_level=quantization.accuracy_level,
             )
         sequence = where.get("seq_dim", "sequence_length")
         shape = self.make_hidden_state_shape(seq_dim=sequence, last_dim=linear.matrix.rows)
@@ -184,19 +189,11 @@ def _streaming_builder(long_rope: bool) -> type[Any]:
 
 
 def import_builder() -> ModuleType:
-    """Import genai's builder, which needs torch and seconds; telemetry stays off, and sys.path as it was.
-
-    Raises MissingDependencyError.
-    """
-    if os.environ.get("PHI3V_TELEMETRY") != "1":
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    """Import genai's builder, which needs torch and seconds; telemetry stays off, and sys.path as it was."""
+    switch_off_genais_telemetry()
     paths = list(sys.path)
     try:
         from onnxruntime_genai.models import builder
-    except ImportError as exc:
-        raise MissingDependencyError(
-            f'exporting needs {exc.name}, which is not installed; run `pip install "phi3v[cpu,export]"`'
-        ) from exc
     finally:
         sys.path[:] = paths
     module: ModuleType = builder

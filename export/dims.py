@@ -7,15 +7,13 @@ config.json and modelling code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..errors import CheckpointError
+from ..hd import CROP
 
 Shape = tuple[int, ...]
-
-CROP = 336
-"""Side of a crop in pixels; the prompt layout (144 tokens a crop) is built on it."""
 
 PATCHES = 24
 """Patches along a crop's side, merged 2 x 2 into 12 x 12 tokens."""
@@ -99,11 +97,14 @@ class ModelDims:
         """Read the dimensions out of a parsed config.json; raises CheckpointError naming the key that is wrong."""
         try:
             dims = cls(_clip_dims(config.get("img_processor") or {}), _decoder_dims(config))
+            _check_sizes(dims)
+            _check(dims, config)
+        except CheckpointError:
+            raise
         except KeyError as exc:
             raise CheckpointError(f"config.json lacks {exc}: take the config.json that came with the weights") from exc
-        except (TypeError, ValueError) as exc:
+        except (TypeError, ValueError, AttributeError, OverflowError) as exc:
             raise CheckpointError(f"config.json holds a value of the wrong kind ({exc})") from exc
-        _check(dims, config)
         return dims
 
 
@@ -147,6 +148,15 @@ def _long_rope(config: Mapping[str, Any]) -> LongRope | None:
         original=int(original),
         attention_factor=None if factor is None else float(factor),
     )
+
+
+def _check_sizes(dims: ModelDims) -> None:
+    """Every whole number in the dimensions counts something that must be there."""
+    for part in (dims.clip, dims.decoder):
+        for key in fields(part):
+            value = getattr(part, key.name)
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+                raise CheckpointError(f"config.json has {key.name} {value}; allowed: 1 or more")
 
 
 def _check(dims: ModelDims, config: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How an export tells its caller how far it is. The library itself never prints."""
+"""How an export or a download tells its caller how far it is. The library itself never prints."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called after every tensor: the stage under way, and bytes of the checkpoint read so far, of how many in all."""
+    """Called after every piece of work: the stage under way, and the bytes done so far, of how many in all."""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """`stage` is "vision", "embedding" or "decoder"; `done` and `total` count over all three."""
+        """`stage` is a graph that is built or a file that is fetched; `done` and `total` count over all stages."""
 
 
 class Meter:

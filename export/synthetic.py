@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import ModelFolderError
 from .checkpoint import SYNTHETIC_KEY
 from .dims import CLIP, LM_HEAD, VISION, ClipDims, DecoderDims, LongRope, ModelDims, Shape, tensor_shapes
 from .safetensors_file import write_file
@@ -71,9 +72,14 @@ def write_random_checkpoint(
 ) -> Path:
     """Write a checkpoint folder with random weights; `dtype` is "bfloat16" or "float32".
 
-    The same seed gives the same weights, tensor by tensor, whatever the number of layers.
+    The same seed gives the same weights, tensor by tensor, whatever the number of layers. Raises ModelFolderError
+    when `path` holds anything but an older random checkpoint.
     """
+    require_synthetic(path, "config.json", SYNTHETIC_KEY)
     path.mkdir(parents=True, exist_ok=True)
+    special = first_special_id(dims.decoder.vocab_size)
+    # First: a run that was interrupted can be run again.
+    _write(path / "config.json", {SYNTHETIC_KEY: True, **original_config(dims, dtype, special)})
     stored = _BFLOAT16 if dtype == "bfloat16" else _FLOAT32
     shapes = tensor_shapes(dims)
     shards = _shards(shapes)
@@ -85,11 +91,21 @@ def write_random_checkpoint(
         total += write_file(path / file, tensors, lambda name: _values(name, shapes[name], seed))
         weight_map |= dict.fromkeys(names, file)
     _write(path / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
-    special = first_special_id(dims.decoder.vocab_size)
-    _write(path / "config.json", {SYNTHETIC_KEY: True, **original_config(dims, dtype, special)})
     _write(path / "preprocessor_config.json", {"num_crops": num_crops, "num_img_tokens": 144})
     write_tokenizer(path, dims.decoder.vocab_size)
     return path
+
+
+def require_synthetic(folder: Path, record: str, key: str) -> None:
+    """Refuse to write over a folder unless it is empty or its record says that its weights are random."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        ours = json.loads((folder / record).read_text(encoding="utf-8")).get(key) is True
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if not ours:
+        raise ModelFolderError(f"{folder} is not empty and holds no random weights of ours; give another folder")
 
 
 def _shards(shapes: dict[str, Shape]) -> list[list[str]]:

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from ..hd import CROP
 from .checkpoint import Checkpoint
-from .dims import CLIP, CROP, PATCHES, VISION, clip_layer_prefix
+from .dims import CLIP, PATCHES, VISION, clip_layer_prefix
 from .graph import MICROSOFT, GraphWriter
 from .matrix import Matrix
 from .quantize import BlockQuantization

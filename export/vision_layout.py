@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .dims import CROP, PATCHES
+from ..hd import CROP
+from .dims import PATCHES
 from .graph import GraphWriter
 
 SIDE = PATCHES // 2

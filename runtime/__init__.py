@@ -41,3 +41,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'phi3v' has no attribute {name!r}")
     return getattr(import_module(".engine" if name in _ENGINE_NAMES else ".types", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

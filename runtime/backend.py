@@ -65,6 +65,16 @@ class Backend(Protocol):
         """The folder the model came from, with its limits."""
         ...
 
+    @property
+    def device(self) -> str:
+        """Where it runs: "cpu" or "cuda"."""
+        ...
+
+    @property
+    def num_crops(self) -> int:
+        """Crops a picture is cut into at most when a request does not say."""
+        ...
+
     def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
         """Turn a prompt and RGB pictures into tensors."""
         ...

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal
 
-from .errors import DeviceError, OptionError
+from .errors import DeviceError, MissingDependencyError, OptionError
 
 Device = Literal["cpu", "cuda"]
 DEVICES = ("auto", "cpu", "cuda")
@@ -42,12 +42,16 @@ def installed(distribution: str) -> str | None:
 
 
 def cuda_status() -> CudaStatus:
-    """Look for the CUDA wheel, a driver with a GPU, and every library the provider loads."""
+    """Look for the CUDA wheels, a driver with a GPU, and every library the provider loads."""
     if not installed("onnxruntime-genai-cuda"):
         return CudaStatus(False, "the CUDA build is not installed; run: pip install 'phi3v[cuda]'")
     if not gpus():
         return CudaStatus(False, "no NVIDIA driver with a GPU answers (libcuda.so.1); check `nvidia-smi`")
-    if missing := missing_cuda_libraries():
+    try:
+        missing = missing_cuda_libraries()
+    except MissingDependencyError as exc:
+        return CudaStatus(False, str(exc))
+    if missing:
         wheels = sorted({CUDA_LIBRARIES[name] for name in missing})
         return CudaStatus(False, f"{', '.join(missing)} cannot be loaded; run: pip install {' '.join(wheels)}")
     return CudaStatus(True, "ready")
@@ -85,16 +89,33 @@ def _gpu(driver: ctypes.CDLL, index: int, driver_cuda: str) -> Gpu:
     return Gpu(name.value.decode(errors="replace"), memory.value, driver_cuda)
 
 
+def gpu_memory_used() -> int | None:
+    """Bytes in use on the first GPU, by every process on it; None where the driver does not say."""
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    handle, memory = ctypes.c_void_p(), (ctypes.c_ulonglong * 3)()  # total, free, used: nvmlMemory_t
+    if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(handle)):
+        return None
+    return int(memory[2]) if library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) == 0 else None
+
+
 def missing_cuda_libraries() -> list[str]:
-    """CUDA libraries that do not load, the nvidia wheels tried first."""
+    """CUDA libraries that do not load, the nvidia wheels tried first. Raises MissingDependencyError."""
     preload_cuda_libraries()
     return [name for name in CUDA_LIBRARIES if not _loads(name)]
 
 
 def preload_cuda_libraries() -> None:
-    """Load the CUDA libraries of the nvidia wheels, so that no system CUDA is needed."""
-    import onnxruntime
+    """Load the CUDA libraries of the nvidia wheels, so that no system CUDA is needed.
 
+    Raises MissingDependencyError when onnxruntime-gpu, which knows where they are, is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as exc:
+        raise MissingDependencyError(f"onnxruntime cannot be imported ({exc}); run: pip install 'phi3v[cuda]'") from exc
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
         onnxruntime.preload_dlls(directory="")
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
+from . import hd
 from .backend import Backend, Generation, ModelInputs
 from .errors import ContextLengthError, InferenceError, OptionError
+from .local_models import resolve_model
 from .memory import available_memory
-from .model_dir import ModelDir, default_model
+from .model_dir import ModelDir
 from .stop_strings import StopStrings
 from .types import FinishReason, GenerationRequest, GenerationResult, SamplingParams, Timings, Token, Usage
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from .images import ImageSource
 
 _MIB = 1 << 20
+_LEAST_IMAGE_TOKENS = hd.plan(1, 1, num_crops=1).image_tokens
 
 
 class Engine:
@@ -32,6 +36,11 @@ class Engine:
     def model(self) -> ModelDir:
         """The model folder and its limits."""
         return self._backend.model
+
+    @property
+    def device(self) -> str:
+        """Where the model runs, "cpu" or "cuda"; it may have been built for the other one."""
+        return self._backend.device
 
     def generate(
         self,
@@ -81,16 +90,22 @@ class Engine:
     def stream_request(self, request: GenerationRequest) -> TokenStream:
         """Decode and preprocess the pictures, check that the request fits, and hand back its stream.
 
-        Vision and prefill run when the first token is asked for.
+        What cannot fit is refused as soon as that is known: by the number of pictures, then by their sizes, then by
+        the text too. Vision and prefill run when the first token is asked for.
         """
         from .images import load_image
 
         began = time.perf_counter()
+        num_crops, new = request.num_crops or self._backend.num_crops, request.max_new_tokens
+        if request.images:
+            _check_fits(self._backend, None, len(request.images) * _LEAST_IMAGE_TOKENS, new)
         pictures = [load_image(source) for source in request.images]
         decoded = time.perf_counter()
-        model = self._backend.model
-        inputs = self._backend.preprocess(request.prompt, pictures, request.num_crops or model.num_crops)
-        _check_fits(model, inputs, request.max_new_tokens)
+        if pictures:
+            _check_fits(self._backend, None, sum(hd.plan(*p.size, num_crops).image_tokens for p in pictures), new)
+        inputs = self._backend.preprocess(request.prompt, pictures, num_crops)
+        image_tokens = sum(inputs.image_tokens)
+        _check_fits(self._backend, len(inputs.input_ids) - image_tokens, image_tokens, new)
         preprocessed = time.perf_counter()
         stages = _Stages(image_decode_s=decoded - began, preprocess_s=preprocessed - decoded)
         return TokenStream(self._backend, inputs, request, stages)
@@ -136,6 +151,9 @@ class TokenStream:
         for token in stream:
             print(token.text, end="", flush=True)
     print(stream.result.usage)
+
+    One thread reads it. `cancel` and `close` may come from any other: they wait for the step that is running, and the
+    reader's loop ends there.
     """
 
     def __init__(self, backend: Backend, inputs: ModelInputs, request: GenerationRequest, stages: _Stages) -> None:
@@ -149,6 +167,8 @@ class TokenStream:
         self._ids: list[int] = []
         self._pieces: list[str] = []
         self._finish_reason: FinishReason | None = None
+        self._lock = threading.RLock()
+        self._cancelled = False
 
     @property
     def result(self) -> GenerationResult:
@@ -162,24 +182,33 @@ class TokenStream:
 
     def cancel(self) -> None:
         """End the answer here: `finish_reason` is "cancelled" and the text so far is kept."""
-        if self._finish_reason is None:
-            self._finish("cancelled")
+        self._cancelled = True  # a quick reader would otherwise hold the lock again and again before we get it
+        with self._lock:
+            if self._finish_reason is None:
+                self._pieces.append(self._held_back())
+                self._finish("cancelled")
 
     def close(self) -> None:
         """Free the KV cache; an unfinished answer counts as cancelled."""
         self.cancel()
 
     def __iter__(self) -> Iterator[Token]:
-        while self._finish_reason is None:
-            yield self._next()
+        while (token := self._locked_next()) is not None:
+            yield token
 
-    def _next(self) -> Token:
-        assert self._generation is not None
+    def _locked_next(self) -> Token | None:
+        """The next token, None after the last."""
+        with self._lock:
+            if self._cancelled:
+                self.cancel()
+            return None if self._generation is None else self._next(self._generation)
+
+    def _next(self, generation: Generation) -> Token:
         began = time.perf_counter()
         try:
-            token_id = self._generation.step()
+            token_id = generation.step()
         except BaseException:
-            self._finish("cancelled")
+            self.cancel()
             raise
         self._stages.add_step(time.perf_counter() - began)
         if token_id in self._eos:
@@ -194,11 +223,16 @@ class TokenStream:
         return Token(token_id, text)
 
     def _last(self, token_id: int, reason: FinishReason, text: str = "") -> Token:
-        if not self._stop.hit:
-            text += self._stop.push(self._decoder.flush()) + self._stop.flush()
+        text += self._held_back()
         self._pieces.append(text)
         self._finish(reason)
         return Token(token_id, text)
+
+    def _held_back(self) -> str:
+        """Text that waited for the rest of a character or of a stop string, and is the answer's if none came."""
+        if self._stop.hit:
+            return ""
+        return self._stop.push(self._decoder.flush()) + self._stop.flush()
 
     def _finish(self, reason: FinishReason) -> None:
         self._finish_reason = reason
@@ -216,44 +250,47 @@ class TokenStream:
 
 
 def load(
-    path: str | os.PathLike[str] | None = None,
+    model: str | os.PathLike[str] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     *,
     processor: Literal["phi3v", "genai"] = "phi3v",
 ) -> Engine:
-    """Load a model folder; without a path the default model, the one the command line uses.
+    """Load a model: a folder, or a pulled one by its name or `name:variant`.
 
-    `device` "auto" takes the GPU when the folder was built for it and it works. `processor` "genai" drives genai's
-    own multimodal processor instead of ours, for comparison only. Raises Phi3VError leaves.
+    Without one: `PHI3V_MODEL`, else the best pulled model that fits this machine, else the built-in one. `device`
+    "auto" takes the GPU when the model was built for it and it works. `processor` "genai" drives genai's own
+    multimodal processor instead of ours, for comparison only. Raises Phi3VError leaves.
     """
     if processor not in ("phi3v", "genai"):
         raise OptionError(f"processor is {processor!r}; allowed: 'phi3v', 'genai'")
     from .device import choose_device
 
-    model = ModelDir.open(path if path is not None else default_model())
-    chosen = choose_device(device, model.built_for)
+    folder = ModelDir.open(resolve_model(model, device))
+    chosen = choose_device(device, folder.built_for)
     from .genai import GenaiBackend, GenaiProcessorBackend
 
-    return Engine((GenaiBackend if processor == "phi3v" else GenaiProcessorBackend)(model, chosen))
+    return Engine((GenaiBackend if processor == "phi3v" else GenaiProcessorBackend)(folder, chosen))
 
 
-def _check_fits(model: ModelDir, inputs: ModelInputs, max_new_tokens: int) -> None:
-    """Refuse what exceeds the context or this machine's memory, before anything is allocated."""
-    prompt, pictures = len(inputs.input_ids), sum(inputs.image_tokens)
-    total, kv = prompt + max_new_tokens, model.kv_bytes(prompt + max_new_tokens)
+def _check_fits(backend: Backend, text: int | None, pictures: int, new: int) -> None:
+    """Refuse what exceeds the context or this machine's memory, given tokens of text (None: not counted yet)."""
+    model = backend.model
+    prompt = (text or 0) + pictures
+    total, kv = prompt + new, model.kv_bytes(prompt + new)
+    least, known = ("at least ", "") if text is None else ("", f"{text} of text, ")
     asked = (
-        f"the request needs {total} tokens ({prompt - pictures} of text, {pictures} of pictures, "
-        f"{max_new_tokens} new; {kv / _MIB:.0f} MiB of KV cache)"
+        f"the request needs {least}{total} tokens ({known}{pictures} of pictures, {new} new; "
+        f"{kv / _MIB:.0f} MiB of KV cache)"
     )
     if total > model.context_length:
         free = model.context_length - prompt
         raise ContextLengthError(
             f"{asked} and the model's context is {model.context_length}: "
-            + (f"lower max_new_tokens to {free}" if free > 0 else "the prompt alone is too long")
+            + (f"lower max_new_tokens {'below' if least else 'to'} {free}" if free > 0 else "the prompt is too long")
             + "; fewer pictures or a lower num_crops free more"
         )
     memory = available_memory()
-    if model.built_for == "cpu" and memory is not None and kv > memory:
+    if backend.device == "cpu" and memory is not None and kv > memory:
         raise ContextLengthError(
             f"{asked} and this machine has {memory / _MIB:.0f} MiB of memory left; "
             "lower max_new_tokens or num_crops, or pass fewer pictures"

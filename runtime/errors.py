@@ -52,6 +52,10 @@ class OldLayoutError(ModelFolderError):
     """A model folder in the layout that onnxruntime-genai stopped loading in 0.5."""
 
 
+class ModelFetchError(ModelError, ConnectionError):
+    """A published model could not be fetched, or what came is not what the hub lists."""
+
+
 class CheckpointError(ModelError, ValueError):
     """A Hugging Face checkpoint folder lacks a tensor or a file, or holds one of the wrong shape."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import os
+import json
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
@@ -23,31 +23,42 @@ from .device import Device, installed, preload_cuda_libraries
 from .errors import InferenceError, MissingDependencyError, ModelFolderError, OptionError, PromptError
 from .model_dir import ModelDir
 from .prompt import PromptLayout
+from .telemetry import switch_off_genais_telemetry
 from .tokenizer import Tokenizer
 from .types import MAX_CROPS, SamplingParams
-
-TELEMETRY_OPT_IN = "PHI3V_TELEMETRY"
-"""Set to 1 to leave genai's telemetry uploader on; it is switched off before genai loads otherwise."""
 
 
 class GenaiBackend:
     """One model folder loaded in onnxruntime-genai.
 
-    Preprocessing is ours (hd.py, prompt.py), equal to the reference. `tokenizer` is the folder's.
+    Preprocessing is ours (hd.py, prompt.py), equal to the reference. `tokenizer` is the folder's. `cuda_graph` replays
+    each decoding step as one recorded CUDA graph; `threads` None leaves their number to ONNX Runtime.
     """
 
-    def __init__(self, model: ModelDir, device: Device) -> None:
+    def __init__(
+        self, model: ModelDir, device: Device, *, cuda_graph: bool = False, threads: int | None = None
+    ) -> None:
         self._og = import_genai()
         self._model_dir = model
-        self.device = device
+        self._device = device
         self.tokenizer = Tokenizer(model.path / "tokenizer.json")
-        self._model = _load_model(self._og, model, device)
+        self._model = _load_model(self._og, model, device, cuda_graph, threads)
         self._pixel_dtype = np.dtype(model.pixel_dtype) if model.pixel_dtype else self._probe_pixel_dtype()
 
     @property
     def model(self) -> ModelDir:
         """The folder this backend runs."""
         return self._model_dir
+
+    @property
+    def device(self) -> Device:
+        """The device the model was loaded on."""
+        return self._device
+
+    @property
+    def num_crops(self) -> int:
+        """The folder's own number of crops."""
+        return self._model_dir.num_crops
 
     def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
         """HD transform and tokenisation, equal to the reference processor."""
@@ -71,17 +82,23 @@ class GenaiBackend:
 
     def new_generator(self, inputs: ModelInputs, sampling: SamplingParams, max_length: int) -> Any:
         """A genai generator that has run vision and prefill over `inputs`."""
-        if self._model is None:
-            raise InferenceError("this engine is closed; load the model again")
+        model = self._open_model()
         with _mapped_errors("vision and prefill"):
-            params = self._og.GeneratorParams(self._model)
-            params.set_search_options(max_length=max_length, **_search_options(sampling))
-            generator = self._og.Generator(self._model, params)
+            params = self._og.GeneratorParams(model)
+            options = _search_options(sampling, self._model_dir.vocab_size)
+            params.set_search_options(max_length=max_length, **options)
+            generator = self._og.Generator(model, params)
             if inputs.pixel_values is None:
                 generator.append_tokens(inputs.input_ids)
             else:
                 generator.set_inputs(self._named_tensors(inputs))
         return generator
+
+    def _open_model(self) -> Any:
+        model = self._model
+        if model is None:
+            raise InferenceError("this engine is closed; load the model again")
+        return model
 
     def _named_tensors(self, inputs: ModelInputs) -> Any:
         assert inputs.pixel_values is not None
@@ -113,6 +130,11 @@ class GenaiProcessorBackend(GenaiBackend):
         with _mapped_errors("loading"):
             self._processor = self._model.create_multimodal_processor()
 
+    @property
+    def num_crops(self) -> int:
+        """Always 16, whatever the folder says."""
+        return MAX_CROPS
+
     def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
         """Drive genai's processor. Raises OptionError or PromptError for what it cannot do."""
         if num_crops != MAX_CROPS:
@@ -120,13 +142,20 @@ class GenaiProcessorBackend(GenaiBackend):
         layout = PromptLayout.of(prompt, len(pictures))
         if self.tokenizer.has_control_text(prompt):
             raise PromptError('processor="genai" would read a control token spelled in the prompt as control; rephrase')
+        model = self._open_model()
         if not pictures:
-            ids = self._og.Tokenizer(self._model).encode(layout.text())
+            with _mapped_errors("preprocessing"):
+                ids = self._og.Tokenizer(model).encode(layout.text())
             return ModelInputs(_int32(ids), None, None, ())
         with _mapped_errors("preprocessing"):
             made = _run_processor(self._og, self._processor, layout.text(), [pictures[i] for i in layout.order])
         tokens = tuple(int(n) for n in np.ravel(made["num_image_tokens"]))
         return ModelInputs(_int32(made["input_ids"][0]), made["pixel_values"], made["image_sizes"], tokens)
+
+    def close(self) -> None:
+        """Drop the model and the processor, which holds it too."""
+        super().close()
+        self._processor = None
 
 
 class _GenaiGeneration:
@@ -184,8 +213,7 @@ class _GenaiGeneration:
 
 def import_genai() -> ModuleType:
     """Import onnxruntime_genai with its telemetry off. Raises MissingDependencyError that names the extra."""
-    if os.environ.get(TELEMETRY_OPT_IN) != "1":
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    switch_off_genais_telemetry()
     if installed("onnxruntime-genai-cuda"):
         preload_cuda_libraries()
     try:
@@ -198,12 +226,16 @@ def import_genai() -> ModuleType:
         ) from exc
 
 
-def _load_model(og: ModuleType, model: ModelDir, device: Device) -> Any:
+def _load_model(og: ModuleType, model: ModelDir, device: Device, cuda_graph: bool, threads: int | None) -> Any:
     try:
         config = og.Config(str(model.path))
         config.clear_providers()
         if device == "cuda":
             config.append_provider("cuda")
+            config.set_provider_option("cuda", "enable_cuda_graph", "1" if cuda_graph else "0")
+        if threads is not None:
+            options = {"session_options": {"intra_op_num_threads": threads}}
+            config.overlay(json.dumps({"model": dict.fromkeys(("decoder", "embedding", "vision"), options)}))
         return og.Model(config)
     except RuntimeError as exc:
         raise ModelFolderError(
@@ -228,7 +260,7 @@ def _png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _search_options(sampling: SamplingParams) -> dict[str, Any]:
+def _search_options(sampling: SamplingParams, vocab_size: int) -> dict[str, Any]:
     """Every option that a folder's own `search` section could set otherwise."""
     options: dict[str, Any] = {
         "do_sample": not sampling.greedy,
@@ -237,7 +269,9 @@ def _search_options(sampling: SamplingParams) -> dict[str, Any]:
         "repetition_penalty": 1.0,
     }
     if not sampling.greedy:
-        options |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+        # Without a top_k genai's top_p sampler draws tokens from outside the nucleus, so it always gets one.
+        top_k = min(sampling.top_k or vocab_size, vocab_size)
+        options |= {"temperature": sampling.temperature, "top_k": top_k, "top_p": sampling.top_p}
         options["random_seed"] = -1 if sampling.seed is None else sampling.seed
     return options
 

@@ -9,9 +9,13 @@ import base64
 import binascii
 import io
 import os
+import re
 import stat
+import threading
 import urllib.parse
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,6 +37,15 @@ MAX_PIXELS = 100_000_000
 
 _ALLOWED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 
+# The header of a JPEG scan: its length follows from its 1 to 4 components, so chance bytes do not look like one.
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+_MAX_SCANS, _MAX_SCANNED_PIXELS = 100, 20 * MAX_PIXELS
+"""Encoders write about ten scans. Each one of a progressive JPEG costs a pass over all pixels, and 20 bytes."""
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_WARNINGS = threading.RLock()
+"""`warnings.catch_warnings` swaps the process's filters: two threads inside would leave the wrong ones behind."""
+
 
 def load_image(source: ImageSource) -> Image.Image:
     """Decode, verify, rotate by EXIF and convert to RGB; the first frame of an animation, alpha dropped.
@@ -45,33 +58,48 @@ def load_image(source: ImageSource) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source), "the array")
     data, name = _read(source)
-    return _decode(data, name)
+    with _opened(data, name) as picture:
+        picture.load()
+        return _to_rgb(picture, name)
+
+
+def check_image(source: str) -> None:
+    """Refuse a file that is missing, too large or no picture, by its first bytes; nothing is decoded or fetched."""
+    if not _is_http(source):
+        with _opened(*_read(source)):
+            pass
 
 
 def _read(source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO) -> tuple[bytes, str]:
     """The bytes behind a source, and what to call it in a message."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        _check_bytes(len(source), "the picture's bytes")
-        return bytes(source), "the picture's bytes"
+        _check_bytes(len(source), "the picture")
+        return bytes(source), "the picture"
     if isinstance(source, str) and source[:5].lower() == "data:":
         return _from_data_url(source), _shorten(source)
-    if isinstance(source, str) and source[:8].lower().startswith(("http://", "https://")):
+    if isinstance(source, str) and _is_http(source):
         return fetch_url(source, MAX_FILE_BYTES), source
+    if isinstance(source, str) and (scheme := _SCHEME.match(source)):
+        raise ImageError(f"{_shorten(source)}: {scheme[0]} is not read; give the file's path, an http(s) or data: URL")
     if isinstance(source, (str, os.PathLike)):
         return _from_path(Path(source)), str(source)
     if hasattr(source, "read"):
         name = str(getattr(source, "name", "the file object"))
         try:
             data = source.read(MAX_FILE_BYTES + 1)
-        except (OSError, ValueError) as exc:
+        except Exception as exc:  # a caller's own object raises what it likes
             raise ImageError(f"{name} cannot be read ({exc}); open it with mode 'rb'") from exc
-        if not isinstance(data, bytes):
-            raise ImageError(f"{name} reads text, not bytes; open it with mode 'rb'")
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise ImageError(f"{name} reads {type(data).__name__}, not bytes; open it with mode 'rb'")
         _check_bytes(len(data), name)
-        return data, name
+        return bytes(data), name
     raise ImageError(
         f"a picture is a path, URL, bytes, PIL image, uint8 array or binary file, not {type(source).__name__}"
     )
+
+
+def _is_http(source: str) -> bool:
+    return source[:8].lower().startswith(("http://", "https://"))
 
 
 def _from_path(path: Path) -> bytes:
@@ -99,11 +127,13 @@ def _from_data_url(url: str) -> bytes:
     if not comma:
         raise ImageError(f"{_shorten(url)}: no comma; a data: URL reads data:image/png;base64,....")
     _check_bytes(len(body) * 3 // 4, _shorten(url))
-    raw = urllib.parse.unquote_to_bytes(body)
-    if not header.lower().endswith(";base64"):
-        return raw
     try:
-        return base64.b64decode(raw, validate=True)
+        raw = urllib.parse.unquote_to_bytes(body)
+        if not header.lower().endswith(";base64"):
+            return raw
+        return base64.b64decode(b"".join(raw.split()), validate=True)  # encoders break lines
+    except UnicodeEncodeError as exc:
+        raise ImageError(f"{header[:40]!r}: the data: URL is not valid Unicode ({exc.reason})") from exc
     except binascii.Error as exc:
         raise ImageError(f"{_shorten(url)}: the base64 is damaged ({exc})") from exc
 
@@ -119,16 +149,17 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _decode(data: bytes, name: str) -> Image.Image:
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """The picture behind a file's bytes, its header read and its size allowed; maps what decoding raises."""
     if not data:
         raise ImageError(f"{name} is empty; give a {_ALLOWED} picture")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # oversize and damaged metadata are judged here, not by Pillow's warnings
+    with _no_warnings():  # oversize and damaged metadata are judged here, not by Pillow's warnings
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 _check_size(picture.size, name)
-                picture.load()
-                return _to_rgb(picture, name)
+                _check_scans(picture, data, name)
+                yield picture
         except ImageError:
             raise
         except UnidentifiedImageError as exc:
@@ -139,24 +170,46 @@ def _decode(data: bytes, name: str) -> Image.Image:
             raise ImageError(f"{name} is damaged or cut short ({exc}); save it again as PNG or JPEG") from exc
 
 
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
     """Upright RGB pixels, a copy. 16-bit greys keep their upper 8 bits, where a plain convert would clip them."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about transparency that convert drops on purpose
+        with _no_warnings():  # Pillow warns about transparency that convert drops on purpose
             upright = ImageOps.exif_transpose(picture)
             if upright.mode in ("I;16", "I;16L", "I;16B", "I"):
-                deep = np.asarray(upright).astype(np.int64)
-                shift = 8 if deep.max(initial=0) > 255 else 0
-                upright = Image.fromarray(np.clip(deep >> shift, 0, 255).astype(np.uint8))
+                upright = _upper_bits(np.asarray(upright))
             return upright.copy() if upright.mode == "RGB" else upright.convert("RGB")
     except Exception as exc:
         raise ImageError(f"{name} cannot be converted to RGB ({exc}); save it again as PNG or JPEG") from exc
 
 
+def _upper_bits(deep: npt.NDArray[Any]) -> Image.Image:
+    """8-bit greys of 16- or 32-bit ones, strip by strip: a whole copy of 100 megapixels would take gigabytes."""
+    shift = 8 if deep.max(initial=0) > 255 else 0
+    grey = np.empty(deep.shape, dtype=np.uint8)
+    for top in range(0, len(deep), 256):
+        grey[top : top + 256] = np.clip(deep[top : top + 256] >> shift, 0, 255)
+    return Image.fromarray(grey)
+
+
+def _check_scans(picture: Image.Image, data: bytes, name: str) -> None:
+    if picture.format not in ("JPEG", "MPO"):
+        return
+    allowed = min(_MAX_SCANS, _MAX_SCANNED_PIXELS // (picture.width * picture.height))
+    scans = sum(1 for _ in _SCAN.finditer(data))
+    if scans > allowed:
+        raise ImageError(f"{name} is a JPEG of {scans} scans; allowed: {allowed} at its size. Save it again")
+
+
 def _check_bytes(size: int, name: str) -> None:
     if size > MAX_FILE_BYTES:
-        raise ImageError(f"{name} has {size >> 20} MiB; allowed: {MAX_FILE_BYTES >> 20} MiB. Save it smaller")
+        raise ImageError(f"{name} is larger than the {MAX_FILE_BYTES >> 20} MiB allowed; save it smaller")
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:

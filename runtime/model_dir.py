@@ -6,13 +6,17 @@ Reads configuration and file sizes only; opens no graph.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .errors import ModelFolderError, ModelNotFoundError, OldLayoutError
+from .types import MAX_CROPS
 
 MANIFEST = "phi3v.json"
 """Our exporter's own record beside the files genai reads."""
@@ -20,9 +24,15 @@ MANIFEST = "phi3v.json"
 ORIGINAL_CONTEXT = 4096
 """Where LongRoPE switches factors in every published Phi-3-vision (`original_max_position_embeddings`)."""
 
+GENAI_CONFIG = "genai_config.json"
+"""What onnxruntime-genai reads first."""
+
 BUILTIN = Path(__file__).parent / "builtin" / "nano"
-_CONFIG = "genai_config.json"
 _ALWAYS_NEEDED = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
+# Source: onnx.proto, StringStringEntryProto {key = 1; value = 2}: the key, the value's field number, its length.
+_LOCATION = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
+_DEVICES = ("cpu", "cuda")
+_PIXEL_DTYPES = (None, "float16", "float32")
 _REPAIR = "fetch or export the model again"
 
 
@@ -36,6 +46,7 @@ class ModelDir:
 
     path: Path
     context_length: int
+    vocab_size: int
     original_context_length: int | None
     eos_token_ids: frozenset[int]
     num_crops: int
@@ -46,6 +57,7 @@ class ModelDir:
     synthetic: bool
     graphs: dict[str, int] = field(repr=False)
     """Bytes of each graph with its weights: "vision", "embedding", "decoder"."""
+    pulled_as: str | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ModelDir:
@@ -56,73 +68,99 @@ class ModelDir:
         folder = Path(path)
         if not folder.is_dir():
             what = "is a file, not a model folder" if folder.exists() else "does not exist"
-            raise ModelNotFoundError(f"{folder} {what}; give the folder that holds {_CONFIG}")
-        config = _read_json(folder / _CONFIG)
-        try:
-            return cls._from_config(folder, config)
-        except (KeyError, TypeError, AttributeError) as exc:
-            raise ModelFolderError(f"{folder / _CONFIG} lacks or misuses {exc}; {_REPAIR}") from exc
-
-    @classmethod
-    def _from_config(cls, folder: Path, config: dict[str, Any]) -> ModelDir:
-        model = config["model"]
-        _check_layout(folder, model)
-        manifest = _read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {}
+            raise ModelNotFoundError(f"{folder} {what}; give the folder that holds {GENAI_CONFIG}")
+        _require_utf8(folder)
+        with _blamed(folder / GENAI_CONFIG) as file:
+            model = _read_json(file)["model"]
+            _check_layout(folder, model)
+        with _blamed(folder / MANIFEST) as file:
+            manifest = _read_json(file) if file.exists() else {}
+            _check_manifest(manifest)
         for name in _ALWAYS_NEEDED:
             _require_file(folder / name)
-        graphs = {part: _graph_bytes(folder / model[part]["filename"]) for part in ("vision", "embedding", "decoder")}
-        _check_sizes(folder, manifest.get("files", {}))
-        decoder = model["decoder"]
-        providers = [name for entry in decoder["session_options"]["provider_options"] for name in entry]
-        built_for = str(manifest.get("device") or ("cuda" if "cuda" in providers else "cpu"))
-        kv_values = decoder["num_hidden_layers"] * 2 * decoder["num_key_value_heads"] * decoder["head_size"]
-        context = int(model["context_length"])
-        original = manifest.get("original_context_length", ORIGINAL_CONTEXT)
-        eos = model["eos_token_id"]
-        return cls(
-            path=folder,
-            context_length=context,
-            original_context_length=original if original is not None and original < context else None,
-            eos_token_ids=frozenset(eos if isinstance(eos, list) else [eos]),
-            num_crops=_num_crops(folder / "processor_config.json"),
-            kv_bytes_per_token=int(manifest.get("kv_bytes_per_token") or kv_values * (2 if built_for == "cuda" else 4)),
-            built_for=built_for,
-            precision=manifest.get("precision"),
-            pixel_dtype=manifest.get("pixel_dtype"),
-            synthetic=bool(manifest.get("synthetic", False)),
-            graphs=graphs,
-        )
+        with _blamed(folder / GENAI_CONFIG):
+            parts = ("vision", "embedding", "decoder")
+            graphs = {part: _graph_bytes(folder / model[part]["filename"]) for part in parts}
+        with _blamed(folder / MANIFEST):
+            _check_files(folder, manifest)
+        with _blamed(folder / "processor_config.json") as file:
+            num_crops = _num_crops(file)
+        with _blamed(folder / GENAI_CONFIG):
+            return cls(path=folder, graphs=graphs, num_crops=num_crops, **_limits(model, manifest))
 
     @property
     def name(self) -> str:
-        """Folder name, for people."""
-        return self.path.resolve().name
+        """What people call it: the pulled model's name and variant, else the folder's name."""
+        return self.pulled_as or self.path.resolve().name
 
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of KV cache for a sequence of `tokens`."""
         return tokens * self.kv_bytes_per_token
 
 
-def default_model() -> Path:
-    """The folder used when none is named: `PHI3V_MODEL`, else the built-in model.
+@contextmanager
+def _blamed(file: Path) -> Iterator[Path]:
+    """Turn what a value of the wrong kind raises into an error that names the file it is in."""
+    try:
+        yield file
+    except ModelFolderError:
+        raise
+    except KeyError as exc:
+        raise ModelFolderError(f"{file} lacks {exc}; {_REPAIR}") from exc
+    except (TypeError, AttributeError, ValueError, OverflowError, IndexError) as exc:
+        raise ModelFolderError(f"{file} holds a value of the wrong kind ({exc}); {_REPAIR}") from exc
 
-    Raises ModelNotFoundError when there is neither.
-    """
-    if named := os.environ.get("PHI3V_MODEL"):
-        return Path(named)
-    if BUILTIN.is_dir():
-        return BUILTIN
-    raise ModelNotFoundError(
-        "no model was named and none is built in; give --model FOLDER (phi3v.load(FOLDER) in Python), "
-        "set PHI3V_MODEL, or make one with `phi3v export CHECKPOINT FOLDER`"
-    )
+
+def _require_utf8(folder: Path) -> None:
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError as exc:
+        raise ModelFolderError(
+            f"{folder}: the path is not valid UTF-8, which onnxruntime-genai cannot open; rename the folder"
+        ) from exc
+
+
+def _limits(model: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a folder can do, by genai's configuration and our record."""
+    decoder, context = model["decoder"], int(model["context_length"])
+    providers = [name for entry in decoder["session_options"]["provider_options"] for name in entry]
+    built_for = manifest.get("device") or ("cuda" if "cuda" in providers else "cpu")
+    kv_values = decoder["num_hidden_layers"] * 2 * decoder["num_key_value_heads"] * decoder["head_size"]
+    original = manifest.get("original_context_length", ORIGINAL_CONTEXT)
+    eos = model["eos_token_id"]
+    return {
+        "context_length": context,
+        "vocab_size": int(model["vocab_size"]),
+        "original_context_length": original if original is not None and original < context else None,
+        "eos_token_ids": frozenset(eos if isinstance(eos, list) else [eos]),
+        "kv_bytes_per_token": int(manifest.get("kv_bytes_per_token") or kv_values * (2 if built_for == "cuda" else 4)),
+        "built_for": built_for,
+        "precision": manifest.get("precision"),
+        "pixel_dtype": manifest.get("pixel_dtype"),
+        "synthetic": bool(manifest.get("synthetic", False)),
+        "pulled_as": f"{manifest['name']}:{manifest['variant']}" if "variant" in manifest else None,
+    }
+
+
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    """Refuse values that would otherwise be found out deep inside a load."""
+    rules = {
+        "device": (manifest.get("device") in (None, *_DEVICES), "cpu, cuda"),
+        "pixel_dtype": (manifest.get("pixel_dtype") in _PIXEL_DTYPES, "float16, float32"),
+        "files": (isinstance(manifest.get("files", {}), dict), "an object of names and sizes"),
+    }
+    for key in ("kv_bytes_per_token", "original_context_length"):
+        rules[key] = (isinstance(manifest.get(key) or 0, int), "an integer")
+    for key, (ok, allowed) in rules.items():
+        if not ok:
+            raise ValueError(f"{key} is {manifest[key]!r}; allowed: {allowed}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     _require_file(path)
     try:
         parsed = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as exc:
+    except (ValueError, OSError, RecursionError) as exc:
         raise ModelFolderError(f"{path} is not readable JSON ({exc}); {_REPAIR}") from exc
     if not isinstance(parsed, dict):
         raise ModelFolderError(f"{path} holds a {type(parsed).__name__}, not an object; {_REPAIR}")
@@ -149,29 +187,43 @@ def _check_layout(folder: Path, model: dict[str, Any]) -> None:
     if old_vision or old_embedding:
         raise OldLayoutError(
             f"{folder} is a build in the old layout (vision output visual_features), which onnxruntime-genai stopped "
-            "loading in 0.5; fetch the current build (microsoft/Phi-3-vision-128k-instruct-onnx on the Hugging Face "
-            "hub), or build one from the checkpoint with `phi3v export CHECKPOINT FOLDER`"
+            f"loading in 0.5; `phi3v migrate {folder} NEW_FOLDER` rewrites it without copying the weights, and "
+            "`phi3v pull phi-3-vision` fetches the current build"
         )
 
 
 def _graph_bytes(graph: Path) -> int:
     """Bytes of a graph and of the external data files it names."""
     _require_file(graph)
-    # The graph is a protobuf; external files stand in it as plain strings, and reading them needs no onnx package.
-    named = set(re.findall(rb"[\w.+-]+\.data", graph.read_bytes()))
-    files = [graph.parent / name.decode() for name in sorted(named)]
+    with _blamed(graph):
+        files = [graph.parent / name for name in sorted(_external_files(graph))]
     for file in files:
         _require_file(file)
     return sum(file.stat().st_size for file in (graph, *files))
 
 
-def _check_sizes(folder: Path, sizes: dict[str, int]) -> None:
-    for name, size in sizes.items():
+def _external_files(graph: Path) -> set[str]:
+    """Names of the data files a graph's tensors lie in, read off its protobuf without the onnx package."""
+    names = set()
+    with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for found in _LOCATION.finditer(content):
+            length, start = found.group(1)[0], found.end()
+            if length >= 0x80:  # a varint of two bytes; longer names than 16383 characters there are none
+                length, start = length - 0x80 + (content[start] << 7), start + 1
+            names.add(content[start : start + length].decode(errors="replace"))
+    return names
+
+
+def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    repair = f"run `phi3v pull {manifest['name']}:{manifest['variant']}`" if "variant" in manifest else _REPAIR
+    if damaged := manifest.get("damaged"):
+        raise ModelFolderError(f"{folder} failed its last verification ({', '.join(damaged)} damaged); {repair}")
+    for name, size in manifest.get("files", {}).items():
         _require_file(folder / name)
         found = (folder / name).stat().st_size
         if found != size:
             raise ModelFolderError(
-                f"{folder / name} has {found} bytes instead of {size}: truncated or changed; {_REPAIR}"
+                f"{folder / name} has {found} bytes instead of {size}: truncated or changed; {repair}"
             )
 
 
@@ -181,5 +233,8 @@ def _num_crops(path: Path) -> int:
     for transform in transforms:
         attributes = transform["operation"].get("attrs", {})
         if "num_crops" in attributes:
-            return int(attributes["num_crops"])
+            num_crops = int(attributes["num_crops"])
+            if not 1 <= num_crops <= MAX_CROPS:
+                raise ValueError(f"num_crops is {num_crops}; allowed: 1 to {MAX_CROPS}")
+            return num_crops
     raise ModelFolderError(f"{path} sets no num_crops; {_REPAIR}")

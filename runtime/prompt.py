@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from .errors import PromptError
 from .tokenizer import Tokenizer
 
-_IMAGE_TAG = re.compile(r"<\|image_(\d+)\|>")
+_IMAGE_TAG = re.compile(r"<\|image_([0-9]{1,4})\|>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,9 @@ class PromptLayout:
         """Lay out one user turn with `image_count` pictures.
 
         Pictures stand before the text, unless the text places them itself with `<|image_1|>` ... `<|image_N|>`.
-        Raises PromptError when such tags do not name every picture exactly once.
+        Raises PromptError when such tags do not name every picture exactly once, or `prompt` is not valid Unicode.
         """
+        _require_unicode(prompt)
         if not prompt.strip() and not image_count:
             raise PromptError("the prompt is empty and there is no picture; ask something")
         tags = [int(number) for number in _IMAGE_TAG.findall(prompt)]
@@ -71,6 +72,16 @@ class PromptLayout:
         for number, (slots, chunk) in enumerate(zip(image_tokens, self.chunks[1:], strict=True), start=1):
             ids += [-number] * slots + _chunk_ids(tokenizer, chunk)
         return ids
+
+
+def _require_unicode(prompt: str) -> None:
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as exc:
+        raise PromptError(
+            f"the prompt is not valid Unicode: {exc.object[exc.start]!r} at character {exc.start} is half of a "
+            "surrogate pair; decode the text as UTF-8 before passing it"
+        ) from exc
 
 
 def _join(left: tuple[Segment, ...], right: tuple[Segment, ...]) -> tuple[Segment, ...]:

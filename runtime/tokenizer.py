@@ -13,7 +13,7 @@ from pathlib import Path
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as HfTokenizer
 
-from .errors import ModelFolderError, PromptError
+from .errors import ModelFolderError
 
 _BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 _ALWAYS_CONTROL = ("<s>", "</s>", "<unk>")
@@ -41,17 +41,7 @@ class Tokenizer:
         self._strips_right = {token.content for token in added.values() if token.rstrip}
 
     def encode_text(self, text: str) -> list[int]:
-        """Ids of `text` as plain text, without BOS: control tokens spelled out in it stay text.
-
-        Raises PromptError when `text` is not valid Unicode.
-        """
-        try:
-            text.encode()
-        except UnicodeEncodeError as exc:
-            raise PromptError(
-                f"the prompt is not valid Unicode: {exc.object[exc.start]!r} at character {exc.start} is half of a "
-                "surrogate pair; decode the text as UTF-8 before passing it"
-            ) from exc
+        """Ids of valid Unicode `text` as plain text, without BOS: control tokens spelled out in it stay text."""
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         return ids
 

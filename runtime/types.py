@@ -5,9 +5,11 @@ Everything here is a frozen, slotted dataclass, checked on construction; numbers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import OptionError
 
@@ -20,9 +22,39 @@ MAX_CROPS = 16
 """The most sub-crops the reference processor is ever run with."""
 
 
-def _require(ok: bool, name: str, given: object, allowed: str) -> None:
-    if not ok:
-        raise OptionError(f"{name} is {given!r}; allowed: {allowed}")
+def _normalise(
+    values: object, name: str, convert: Callable[[Any], Any], good: Callable[[Any], bool], allowed: str
+) -> None:
+    """Replace an option by what it means as an int, a float or a tuple; refuse what means none or is out of range."""
+    given = getattr(values, name)
+    try:
+        value = convert(given)
+        if good(value):
+            object.__setattr__(values, name, value)
+            return
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise OptionError(f"{name} is {given!r}; allowed: {allowed}")
+
+
+def _real(given: Any) -> float:
+    """float() without its taste for strings."""
+    if isinstance(given, (str, bytes, bytearray)):
+        raise TypeError
+    return float(given)
+
+
+def _strings(given: Any) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise TypeError
+    return tuple(given)
+
+
+def _refuse_one_picture(images: object) -> None:
+    """A picture in place of a list of pictures would be taken for its characters, bytes or rows."""
+    one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike))
+    if one or hasattr(images, "__array_interface__") or hasattr(images, "read"):
+        raise OptionError(f"images is one {type(images).__name__}; allowed: a list of pictures, also of one: [picture]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +72,12 @@ class SamplingParams:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        _require(0.0 <= self.temperature <= 100.0, "temperature", self.temperature, "0 (greedy) to 100")
-        _require(self.top_k >= 0, "top_k", self.top_k, "0 (no limit) or a positive integer")
-        _require(0.0 < self.top_p <= 1.0, "top_p", self.top_p, "above 0, up to 1")
-        _require(
-            0.0 < self.repetition_penalty <= 100.0,
-            "repetition_penalty",
-            self.repetition_penalty,
-            "above 0, up to 100",
-        )
-        _require(self.seed is None or 0 <= self.seed < 2**31, "seed", self.seed, "0 to 2147483647")
+        _normalise(self, "temperature", _real, lambda t: 0.0 <= t <= 100.0, "0 (greedy) to 100")
+        _normalise(self, "top_k", operator.index, lambda k: k >= 0, "0 (no limit) or a positive integer")
+        _normalise(self, "top_p", _real, lambda p: 0.0 < p <= 1.0, "above 0, up to 1")
+        _normalise(self, "repetition_penalty", _real, lambda r: 0.0 < r <= 100.0, "above 0, up to 100")
+        if self.seed is not None:
+            _normalise(self, "seed", operator.index, lambda s: 0 <= s < 2**31, "0 to 2147483647")
 
     @property
     def greedy(self) -> bool:
@@ -72,16 +100,15 @@ class GenerationRequest:
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def __post_init__(self) -> None:
-        _require(isinstance(self.prompt, str), "prompt", self.prompt, "a string")
-        _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "1 or more")
-        _require(
-            self.num_crops is None or 1 <= self.num_crops <= MAX_CROPS,
-            "num_crops",
-            self.num_crops,
-            f"1 to {MAX_CROPS}",
-        )
-        _require(not isinstance(self.stop, str), "stop", self.stop, "a list of strings")
-        _require(all(isinstance(s, str) and s for s in self.stop), "stop", self.stop, "non-empty strings")
+        if not isinstance(self.prompt, str):
+            raise OptionError(f"prompt is {self.prompt!r}; allowed: a string")
+        _refuse_one_picture(self.images)
+        _normalise(self, "images", tuple, lambda _: True, "a list of pictures")
+        _normalise(self, "max_new_tokens", operator.index, lambda n: n >= 1, "1 or more")
+        if self.num_crops is not None:
+            _normalise(self, "num_crops", operator.index, lambda n: 1 <= n <= MAX_CROPS, f"1 to {MAX_CROPS}")
+        strings = "a list of non-empty strings"
+        _normalise(self, "stop", _strings, lambda stop: all(isinstance(s, str) and s for s in stop), strings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
@@ -18,27 +19,45 @@ ALLOWED = {
 }
 
 
-def imported_folders(path: Path, folder: str) -> set[str]:
-    """Our own folders that a file imports from."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom):
-            up = node.level - (1 if folder == "runtime" else 2)
-            names = [f"phi3v.{node.module}"] if up == 0 and folder != "runtime" else [node.module or ""]
-            if node.level and up != 0:
-                continue  # its own folder
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "phi3v":
-                found.add(parts[1] if len(parts) > 1 and parts[1] in ALLOWED else "runtime")
-    return found
+def imported_folders(source: str, package: str) -> set[str]:
+    """Our own folders that a module of `package` imports from, by whatever spelling."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            names += [f"{module}.{alias.name}" for alias in node.names]  # what is imported may be a module itself
+    ours = [parts[1:] for name in names if (parts := name.split("."))[0] == "phi3v"]
+    return {parts[0] if parts and parts[0] in ALLOWED else "runtime" for parts in ours}
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "folder"),
+    [
+        ("phi3v", "from .export.build import export_model", "export"),
+        ("phi3v", "from .cli import main", "cli"),
+        ("phi3v", "from . import export", "export"),
+        ("phi3v", "import phi3v.export.build", "export"),
+        ("phi3v", "from phi3v import export", "export"),
+        ("phi3v", "from .errors import Phi3VError", "runtime"),
+        ("phi3v.export", "from .. import cli", "cli"),
+        ("phi3v.export", "from ..bench import reference", "bench"),
+        ("phi3v.export", "from phi3v import cli", "cli"),
+        ("phi3v.export", "from . import dims", "export"),
+        ("phi3v.export", "from ..errors import Phi3VError", "runtime"),
+        ("phi3v.export.nano", "from ...cli import main", "cli"),
+    ],
+)
+def test_every_spelling_of_an_import_is_seen(package: str, source: str, folder: str) -> None:
+    assert imported_folders(source, package) == {folder}
 
 
 @pytest.mark.parametrize("folder", ALLOWED)
 def test_imports_point_one_way(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
-        assert imported_folders(path, folder) - {folder} <= ALLOWED[folder], path
+        package = ".".join(["phi3v", *path.parent.relative_to(ROOT / "runtime" if folder == "runtime" else ROOT).parts])
+        assert imported_folders(path.read_text(), package) - {folder} <= ALLOWED[folder], path
 
 
 def test_one_file_of_the_runtime_imports_genai() -> None:
@@ -52,6 +71,7 @@ def test_the_public_names_are_these_ten() -> None:
     assert phi3v.__all__ == sorted(phi3v.__all__)
     assert len(phi3v.__all__) == 10
     assert all(getattr(phi3v, name) for name in phi3v.__all__)
+    assert set(phi3v.__all__) <= set(dir(phi3v))
 
 
 def test_help_loads_neither_numpy_nor_an_engine() -> None:

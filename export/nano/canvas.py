@@ -16,7 +16,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from ... import hd
-from ..dims import CROP, PATCHES
+from ...hd import CROP
+from ..dims import PATCHES
 from .fonts import Font
 
 PATCH = CROP // PATCHES

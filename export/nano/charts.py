@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from ..dims import CROP
+from ...hd import CROP
 from .canvas import BAR, COLOURS, WHITE, Canvas, Colour, Place, any_size, ground, luminance
 from .fonts import FACES, Font
 from .samples import Sample, Turn

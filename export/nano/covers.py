@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from ..dims import CROP
+from ...hd import CROP
 from .canvas import Canvas, Colour, Picture, any_size, ground, ink
 from .fonts import FACES, Font
 from .layout import block, wrap

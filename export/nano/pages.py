@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from ..dims import CROP
+from ...hd import CROP
 from .canvas import Canvas, Picture, ground, ink
 from .fonts import FACES, Font
 from .words import any_word

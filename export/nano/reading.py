@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..dims import CROP, PATCHES
+from ...hd import CROP
+from ..dims import PATCHES
 from .canvas import PATCH, Picture, label_grid
 from .charts import chart_sample
 from .covers import cover_sample

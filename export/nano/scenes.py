@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from random import Random
 
-from ..dims import CROP
+from ...hd import CROP
 from .canvas import COLOURS, SHAPES, Canvas, Picture, Point, any_size, ink, luminance
 from .fonts import FACES, Font
 from .samples import Sample, Turn

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..dims import CROP, PATCHES
+from ...hd import CROP
+from ..dims import PATCHES
 from .canvas import Canvas, Picture, ground
 from .charts import INTRODUCE
 from .pages import page

@@ -11,6 +11,7 @@ from PIL import Image
 import phi3v
 from phi3v.backend import ModelInputs
 from phi3v.bench.reference import ReferenceBackend, ReferenceModel
+from phi3v.errors import PromptError
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 from phi3v.genai import GenaiBackend
@@ -146,6 +147,27 @@ def test_a_generation_that_crosses_the_longrope_switch_equals_the_reference(
         assert crossed != reference.greedy(inputs, NEW_TOKENS)
     finally:
         reference.switch = switch
+
+
+@pytest.mark.parametrize("change", ["attention_factor", "tie_word_embeddings"])
+def test_what_a_config_changes_is_changed_in_both(tmp_path: Path, change: str) -> None:
+    checkpoint = write_random_checkpoint(tmp_path / "checkpoint", tiny_dims(), seed=1, dtype="float32")
+    config = json.loads((checkpoint / "config.json").read_text())
+    before = ReferenceModel.from_checkpoint(checkpoint)
+    (config["rope_scaling"] if change == "attention_factor" else config)[change] = 2.0
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    model = export_model(checkpoint, tmp_path / "model", precision="fp32")
+    backend, reference = GenaiBackend(ModelDir.open(model), "cpu"), ReferenceModel.from_checkpoint(checkpoint)
+    inputs = backend.preprocess("hello there", [], 1)
+    expected = reference.logits(inputs).numpy()
+    assert np.abs(graph_logits(model, inputs) - expected).max() < 1e-3
+    assert np.abs(before.logits(inputs).numpy() - expected).max() > 0.1
+
+
+@pytest.mark.parametrize("spelled", ["<|image_1|>", "<|end|>", "</s>"])
+def test_the_reference_refuses_what_it_would_read_as_control(reference: ReferenceModel, spelled: str) -> None:
+    with pytest.raises(PromptError, match="rephrase"):
+        reference.preprocess(f"a {spelled} b", PICTURES["landscape"], 1)
 
 
 def test_int4_stays_near_the_reference(parity_checkpoint: Path, reference: ReferenceModel, ours: GenaiBackend) -> None:

@@ -15,7 +15,9 @@ from phi3v.errors import CheckpointError, DiskSpaceError, MissingDependencyError
 from phi3v.export import build
 from phi3v.export.build import export_model
 from phi3v.export.checkpoint import Checkpoint
+from phi3v.export.dims import EMBED, LM_HEAD
 from phi3v.export.precision import folder_bytes, recipe
+from phi3v.export.synthetic import require_synthetic, tiny_dims, write_random_checkpoint
 from phi3v.model_dir import ModelDir
 
 
@@ -37,7 +39,7 @@ def test_manifest_lists_every_other_file_with_its_size(int4_model: Path) -> None
     assert {name for name in manifest["files"] if ".onnx" in name} == {
         f"{stem}.onnx{end}" for stem in ("vision", "embedding", "text") for end in ("", ".data")
     }
-    assert manifest["block_size"] == 32
+    assert manifest["block_size"] == 128
 
 
 def test_special_ids_come_from_the_tokenizer(int4_model: Path) -> None:
@@ -72,7 +74,7 @@ def test_failed_build_leaves_nothing(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(build, "write_manifest", fail)
+    monkeypatch.setattr(build, "write_record", fail)
     with pytest.raises(error):
         export_model(checkpoint_dir, tmp_path / "out")
     assert names(tmp_path) == []
@@ -128,13 +130,97 @@ def test_estimated_size_covers_the_folder_closely(
 def test_taken_folder_is_refused_and_overwritten_on_request(checkpoint_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / "mine.txt").write_text("keep")
+    (out / "genai_config.json").write_text("{}")
+    (out / "old.txt").write_text("an older build's")
     with pytest.raises(ModelFolderError, match="not empty"):
         export_model(checkpoint_dir, out)
-    assert (out / "mine.txt").exists()
+    assert (out / "old.txt").exists()
     export_model(checkpoint_dir, out, overwrite=True)
-    assert not (out / "mine.txt").exists()
+    assert not (out / "old.txt").exists()
     assert names(tmp_path) == ["out"]
+
+
+def test_overwriting_spares_what_is_no_model(checkpoint_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "documents"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    with pytest.raises(ModelFolderError, match="no model folder"):
+        export_model(checkpoint_dir, out, overwrite=True)
+    assert (out / "mine.txt").read_text() == "keep"
+
+
+def test_overwriting_spares_the_checkpoint_the_current_folder_and_what_is_around_them(
+    checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, work = tmp_path / "models" / "copy", tmp_path / "models" / "work"
+    shutil.copytree(checkpoint_dir, copy)
+    work.mkdir()
+    for folder in (tmp_path / "models", copy, work):
+        (folder / "genai_config.json").write_text("{}")
+    monkeypatch.chdir(work)
+    for out, said in ((copy, "checkpoint"), (work, "current"), (Path(), "current"), (tmp_path / "models", "holds")):
+        with pytest.raises(ModelFolderError, match=said):
+            export_model(copy, out, overwrite=True)
+    assert sorted(names(tmp_path / "models")) == ["copy", "genai_config.json", "work"]
+
+
+def test_the_second_of_two_builds_of_one_folder_is_refused(checkpoint_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def finish_first(stage: str, done: int, total: int) -> None:
+        if stage == "decoder" and not out.exists():
+            out.mkdir()
+            (out / "genai_config.json").write_text("the first one's")
+
+    with pytest.raises(ModelFolderError, match="not empty"):
+        export_model(checkpoint_dir, out, progress=finish_first)
+    assert (out / "genai_config.json").read_text() == "the first one's"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("name", ["file/out", "/proc/nowhere/out", "x" * 300])
+def test_a_folder_that_cannot_be_made_is_an_error_of_ours(checkpoint_dir: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelFolderError, match="cannot be made"):
+        export_model(checkpoint_dir, tmp_path / name)
+
+
+def test_a_name_that_reads_like_a_pattern_is_a_name(checkpoint_dir: Path, tmp_path: Path) -> None:
+    assert ModelDir.open(export_model(checkpoint_dir, tmp_path / "a**b")).synthetic
+
+
+@pytest.mark.parametrize("part", ["checkpoint", "model"])
+def test_random_weights_never_replace_other_ones(tmp_path: Path, part: str) -> None:
+    folder, record, key = {
+        "checkpoint": (tmp_path / "checkpoint", "config.json", "phi3v_synthetic"),
+        "model": (tmp_path / "model", "phi3v.json", "synthetic"),
+    }[part]
+    folder.mkdir()
+    require_synthetic(folder, record, key)
+    for content in ("{}", "[]", "no JSON", json.dumps({key: "yes"})):
+        (folder / record).write_text(content)
+        with pytest.raises(ModelFolderError, match="give another folder"):
+            require_synthetic(folder, record, key)
+    (folder / record).write_text(json.dumps({key: True}))
+    require_synthetic(folder, record, key)
+
+
+def test_a_checkpoint_of_somebody_elses_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "phi3_v"}')
+    with pytest.raises(ModelFolderError, match="no random weights"):
+        write_random_checkpoint(tmp_path, tiny_dims())
+    assert names(tmp_path) == ["config.json"]
+
+
+def test_a_tied_model_uses_the_embedding_whatever_head_lies_beside_it(checkpoint_dir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(checkpoint_dir, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    tied = Checkpoint.open(copy)
+    assert tied.tensors[LM_HEAD] == tied.tensors[EMBED]
+    calls: list[tuple[str, int, int]] = []
+    export_model(copy, tmp_path / "out", progress=lambda *call: calls.append(call))
+    assert calls[-1][1] == calls[-1][2]
 
 
 def test_bad_checkpoint_creates_nothing(tmp_path: Path) -> None:

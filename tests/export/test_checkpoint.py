@@ -127,6 +127,19 @@ def remove_layer_index(folder: Path) -> None:
     (folder / "model.safetensors.index.json").unlink()
 
 
+def config(**values: object) -> Callable[[Path], object]:
+    return lambda folder: edit_json(folder / "config.json", lambda c: c.update(values))
+
+
+def crops(value: object) -> Callable[[Path], object]:
+    return lambda folder: edit_json(folder / "preprocessor_config.json", lambda c: c.update(num_crops=value))
+
+
+def rename_end(tokenizer: dict) -> None:
+    for token in tokenizer["added_tokens"]:
+        token["content"] = token["content"].replace("<|end|>", "<|nope|>")
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -147,6 +160,23 @@ def remove_layer_index(folder: Path) -> None:
         (lambda folder: edit_json(folder / "config.json", lambda c: c.update(sliding_window=2047)), "sliding_window"),
         (lambda folder: edit_json(folder / "config.json", lambda c: c["rope_scaling"].update(type="yarn")), "yarn"),
         (lambda folder: edit_json(folder / "config.json", lambda c: c["rope_scaling"].pop("long_factor")), "long_fac"),
+        (config(rope_scaling=[1]), "wrong kind"),
+        (config(img_processor="clip"), "wrong kind"),
+        (config(sliding_window="abc"), "abc"),
+        (config(partial_rotary_factor="abc"), "abc"),
+        (config(hidden_size=float("inf")), "infinity"),
+        (config(hidden_size=0), "hidden_size 0"),
+        (config(num_attention_heads=0), "num_attention_heads 0"),
+        (config(num_hidden_layers=-1), "num_hidden_layers -1"),
+        (config(num_hidden_layers=0), "num_hidden_layers 0"),
+        (lambda folder: (folder / "config.json").write_text("[" * 200_000), "not readable JSON"),
+        (lambda folder: edit_json(folder / "tokenizer.json", rename_end), r"no token <\|end\|>"),
+        (lambda folder: edit_json(folder / "tokenizer.json", lambda t: t["model"].update(type="Zork")), "no readable"),
+        (lambda folder: edit_json(folder / "tokenizer.json", lambda t: t.update(model=None)), "no readable"),
+        (crops(0), "num_crops 0; allowed: 1 to 16"),
+        (crops(32), "num_crops 32; allowed: 1 to 16"),
+        (crops("abc"), "num_crops 'abc'"),
+        (crops(None), "num_crops None"),
     ],
 )
 def test_bad_checkpoint_is_refused_by_name(copy: Path, damage: Callable[[Path], object], named: str) -> None:

@@ -5,7 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -24,6 +27,9 @@ from phi3v.errors import (
 )
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
+from phi3v.genai import GenaiBackend
+from phi3v.model_dir import ModelDir
+from phi3v.types import SamplingParams
 
 PICTURE = np.full((100, 200, 3), 90, dtype=np.uint8)
 
@@ -67,6 +73,50 @@ def test_a_cancelled_answer_keeps_its_text(engine: phi3v.Engine) -> None:
     assert stream.result.token_ids == (first.id,)
 
 
+def test_a_cancelled_answer_keeps_what_a_stop_string_held_back(engine: phi3v.Engine) -> None:
+    whole = engine.generate("hi", max_new_tokens=6).text
+    stream = engine.stream("hi", max_new_tokens=6, stop=[whole[:3] + "never comes"])
+    tokens = iter(stream)
+    for _ in range(5):
+        next(tokens)
+    stream.cancel()
+    assert stream.result.text == engine.generate("hi", max_new_tokens=5).text
+
+
+def test_cancelling_from_another_thread_ends_the_readers_loop(folder: Path) -> None:
+    endless = replace(ModelDir.open(folder), eos_token_ids=frozenset())
+    with phi3v.Engine(GenaiBackend(endless, "cpu")) as engine:
+        for delay in (0.0, 0.003, 0.01, 0.03):
+            stream = engine.stream("hi", max_new_tokens=8000)
+            canceller = threading.Timer(delay, stream.cancel)
+            canceller.start()
+            text = "".join(token.text for token in stream)
+            canceller.join()
+            assert stream.result.finish_reason == "cancelled"
+            assert stream.result.text.startswith(text)
+
+
+def test_top_p_alone_draws_from_the_nucleus_only(folder: Path) -> None:
+    backend = GenaiBackend(ModelDir.open(folder), "cpu")
+    inputs = backend.preprocess("hi", [], 1)
+    logits = backend.new_generator(inputs, SamplingParams(), len(inputs.input_ids) + 1).get_logits()[0, -1]
+    probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    likeliest = np.argsort(-probabilities)
+    for top_p in (0.5, 0.8):
+        count = int(np.searchsorted(np.cumsum(probabilities[likeliest]), top_p)) + 1
+        sampled = [SamplingParams(temperature=1.0, top_p=top_p, seed=seed) for seed in range(300)]
+        drawn = {backend.start(inputs, how, 1).step() for how in sampled}
+        assert drawn <= set(likeliest[:count].tolist())
+        assert len(drawn) > 1
+
+
+def test_a_top_k_beyond_the_vocabulary_means_all_of_it(engine: phi3v.Engine) -> None:
+    def ask(top_k: int) -> tuple[int, ...]:
+        return engine.generate("hi", max_new_tokens=8, temperature=1.0, top_p=0.9, seed=3, top_k=top_k).token_ids
+
+    assert ask(100_000) == ask(2**40) == ask(0)
+
+
 def test_sampling_repeats_with_the_seed(engine: phi3v.Engine) -> None:
     def ask(seed: int) -> tuple[int, ...]:
         options = {"temperature": 1.0, "top_k": 50, "top_p": 0.95, "repetition_penalty": 1.2}
@@ -85,8 +135,26 @@ def test_a_stop_string_ends_the_answer(engine: phi3v.Engine) -> None:
 
 
 def test_a_request_beyond_the_context_is_refused_with_its_numbers(engine: phi3v.Engine) -> None:
-    with pytest.raises(ContextLengthError, match=r"313 of pictures.*8192.*lower max_new_tokens to \d+"):
+    with pytest.raises(ContextLengthError, match=r"313 of pictures.*8192.*lower max_new_tokens below \d+"):
         engine.generate("hi", [PICTURE], max_new_tokens=8000, num_crops=1)
+
+
+def test_the_text_counts_too(engine: phi3v.Engine) -> None:
+    with pytest.raises(ContextLengthError, match=r"\d+ of text, 313 of pictures.*lower max_new_tokens to \d+"):
+        engine.generate("many words " * 100, [PICTURE], max_new_tokens=7870, num_crops=1)
+
+
+def test_too_many_pictures_are_refused_before_one_is_read(engine: phi3v.Engine) -> None:
+    with pytest.raises(ContextLengthError, match="at least"):
+        engine.generate("hi", ["absent.png"] * 27, max_new_tokens=1)
+
+
+def test_too_large_pictures_are_refused_before_they_are_cut(
+    engine: phi3v.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GenaiBackend, "preprocess", None)
+    with pytest.raises(ContextLengthError, match=f"at least {4 * 2353 + 1} tokens"):
+        engine.generate("hi", [np.zeros((1080, 1920, 3), np.uint8)] * 4, max_new_tokens=1, num_crops=16)
 
 
 def test_twenty_pictures_fit_or_are_refused(engine: phi3v.Engine) -> None:
@@ -121,6 +189,41 @@ def test_genais_own_processor_runs_beside_ours(folder: Path) -> None:
             engine.generate("<|end|>", [PICTURE])
 
 
+def test_genais_own_processor_ignores_the_folders_number_of_crops(folder: Path, tmp_path: Path) -> None:
+    few = copy_of(folder, tmp_path)
+    text = (few / "processor_config.json").read_text()
+    (few / "processor_config.json").write_text(text.replace('"num_crops": 16', '"num_crops": 4'))
+    (few / "phi3v.json").unlink()
+    with phi3v.load(few, "cpu", processor="genai") as engine:
+        assert engine.generate("hi", [PICTURE], max_new_tokens=1).usage.image_tokens > 757
+        with pytest.raises(OptionError, match="always 16"):
+            engine.generate("hi", [PICTURE], num_crops=4)
+
+
+@pytest.mark.parametrize("processor", ["phi3v", "genai"])
+@pytest.mark.parametrize("images", [[], [PICTURE]], ids=["text", "picture"])
+def test_a_closed_engine_and_bad_unicode_are_errors_of_ours(
+    folder: Path, processor: Literal["phi3v", "genai"], images: list[np.ndarray]
+) -> None:
+    with phi3v.load(folder, "cpu", processor=processor) as engine, pytest.raises(PromptError, match="surrogate"):
+        engine.generate("\ud800", images)
+    with pytest.raises(InferenceError, match="closed"):
+        engine.generate("hi", images)
+
+
+def test_a_folder_built_for_cuda_runs_on_the_cpu_under_the_cpus_limits(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = copy_of(folder, tmp_path)
+    manifest = json.loads((built / "phi3v.json").read_text())
+    (built / "phi3v.json").write_text(json.dumps(manifest | {"device": "cuda"}))
+    with phi3v.load(built, "cpu") as engine:
+        assert (engine.device, engine.model.built_for) == ("cpu", "cuda")
+        monkeypatch.setattr("phi3v.engine.available_memory", lambda: 1)
+        with pytest.raises(ContextLengthError, match="memory left"):
+            engine.generate("hi", max_new_tokens=1)
+
+
 def copy_of(folder: Path, to: Path) -> Path:
     return Path(shutil.copytree(folder, to / "copy"))
 
@@ -149,7 +252,7 @@ def test_the_old_layout_is_named_as_such(folder: Path, tmp_path: Path) -> None:
     config = json.loads((old / "genai_config.json").read_text())
     config["model"]["vision"]["outputs"] = {"visual_features": "visual_features"}
     (old / "genai_config.json").write_text(json.dumps(config))
-    with pytest.raises(OldLayoutError, match="phi3v export"):
+    with pytest.raises(OldLayoutError, match="phi3v migrate"):
         phi3v.load(old)
 
 

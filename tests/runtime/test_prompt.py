@@ -76,6 +76,11 @@ def test_tags_that_match_no_picture_are_refused(text: str, count: int) -> None:
         PromptLayout.of(text, count)
 
 
+def test_digits_without_end_and_of_other_scripts_are_no_tag() -> None:
+    for text in ("<|image_" + "9" * 5000 + "|>", "<|image_\u0661|>"):
+        assert PromptLayout.of(text, 1).text() == f"<|user|>\n<|image_1|>\n{text}<|end|>\n<|assistant|>\n"
+
+
 def test_an_empty_question_without_a_picture_is_refused() -> None:
     with pytest.raises(PromptError, match="empty"):
         PromptLayout.of("  ", 0)

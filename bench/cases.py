@@ -1,0 +1,63 @@
+"""What is measured: a picture, a number of crops, a number of new tokens. The same bytes on every machine."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import OptionError
+from ..types import MAX_CROPS
+
+PROMPT = "Could you please introduce this stock to me?"
+"""The question of every case; the pictures decide what it costs."""
+
+_FORM = re.compile(r"(\d+)x(\d+):(\d+):(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One JPEG of `width` x `height` pixels cut into at most `num_crops` crops, answered with `new_tokens` tokens."""
+
+    width: int
+    height: int
+    num_crops: int
+    new_tokens: int
+
+    @classmethod
+    def parse(cls, text: str) -> Case:
+        """From `WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS`. Raises OptionError."""
+        match = _FORM.fullmatch(text)
+        if match is None:
+            raise OptionError(
+                f"case {text!r} is not understood; give WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS, 1344x1344:16:64"
+            )
+        width, height, num_crops, new_tokens = map(int, match.groups())
+        if not (width and height and 1 <= num_crops <= MAX_CROPS and new_tokens >= 2):
+            raise OptionError(f"case {text!r}: sizes from 1, 1 to {MAX_CROPS} crops, 2 or more new tokens")
+        return cls(width, height, num_crops, new_tokens)
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}:{self.num_crops}:{self.new_tokens}"
+
+    def write_picture(self, folder: Path) -> Path:
+        """The case's picture as a JPEG file: smooth colour, edges and fine noise, from a fixed seed."""
+        path = folder / f"{self.width}x{self.height}.jpg"
+        path.write_bytes(picture_bytes(self.width, self.height))
+        return path
+
+
+def picture_bytes(width: int, height: int) -> bytes:
+    """A JPEG of quality 90 that decodes and resizes with the effort of a photograph."""
+    rng = np.random.default_rng(336)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    waves = [np.sin(x / (17 + 9 * c)) + np.cos(y / (23 - 5 * c)) + ((x // 64 + y // 48) % 2) for c in range(3)]
+    noise = rng.normal(0.0, 0.15, (height, width, 1)).astype(np.float32)
+    pixels = np.clip((np.stack(waves, axis=-1) + noise) * 50 + 110, 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()

@@ -1,0 +1,63 @@
+"""The gate against regressions: ours over the PyTorch reference, in one run, against a committed baseline of ratios.
+
+Absolute times gate nothing. Nor does a baseline of another processor or other versions: that one is only reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..export.build import export_model
+from ..export.synthetic import tiny_dims, write_random_checkpoint
+from .cases import Case
+from .compare import Change, compare_ratios
+from .record import Record
+from .run import SubjectSpec, run
+
+BASELINE = Path(__file__).parent / "records" / "gate-baseline.json"
+SUBJECT, REFERENCE = "ours", "torch-fp32"
+CASES = (Case(1344, 1344, 4, 32), Case(4000, 3000, 1, 2))
+"""A request in which prefill and decode count, and one in which reading and preparing the picture do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The gate's findings; `stale` says why the baseline decides nothing here, empty when it does."""
+
+    changes: list[Change]
+    stale: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing became worse, as far as this machine can tell."""
+        return bool(self.stale) or all(change.verdict != "worse" for change in self.changes)
+
+
+def measure(
+    folder: Path, *, layers: int = 10, rounds: int = 9, say: Callable[[str], None] = lambda line: None
+) -> Record:
+    """A small model of our own, both subjects in turns. `layers` more than the baseline's are a slowdown to catch."""
+    dims = tiny_dims(hidden_size=512, layers=layers, heads=8, context=4096)
+    reference = tiny_dims(hidden_size=512, layers=10, heads=8, context=4096)
+    ours = export_model(write_random_checkpoint(folder / "checkpoint", dims), folder / "model")
+    theirs = write_random_checkpoint(folder / "reference", reference)
+    # One thread each: thread pools that wait for a busy core would measure the neighbours, not us.
+    subjects = [SubjectSpec(SUBJECT, SUBJECT, ours, threads=1), SubjectSpec(REFERENCE, REFERENCE, theirs, threads=1)]
+    return run(subjects, CASES, rounds=rounds, resident=True, say=say)
+
+
+def judge(baseline: Record, new: Record) -> Judgement:
+    """Compare a new record's ratios with the baseline's."""
+    return Judgement(compare_ratios(baseline, new, SUBJECT, REFERENCE), _stale(baseline, new))
+
+
+def _stale(baseline: Record, new: Record) -> str:
+    differing = [
+        f"{part} {key}: {before} -> {after}"
+        for part, keys in (("machine", ("cpu", "cpus")), ("packages", ("onnxruntime", "onnxruntime-genai", "torch")))
+        for key in keys
+        if (before := baseline.content[part].get(key)) != (after := new.content[part].get(key))
+    ]
+    return "; ".join(differing)

@@ -1,0 +1,147 @@
+"""A benchmark's record: a JSON file that stands alone.
+
+`format` "phi3v-bench", `version` 1. `machine`, `packages`, `source` (commit), `models` (per subject: name, files' hash,
+bytes, synthetic, device), `settings`, `cases`, and every raw sample: {"subject", "case", "round", "warmup", metrics}.
+Summaries are not stored: they are derived by whoever reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..device import gpus
+from ..errors import OptionError
+from ..memory import total_memory
+
+FORMAT, VERSION = "phi3v-bench", 1
+METRICS = (
+    *("image_decode_s", "preprocess_s", "prefill_s", "ttft_s", "tpot_s", "total_s"),
+    *("load_s", "cold_start_s", "rss_peak_bytes", "gpu_used_bytes"),
+)
+"""What is measured, smaller being better for each. tpot_s: seconds a token after the first."""
+
+_PACKAGES = ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime", "onnxruntime-gpu", "torch", "transformers")
+_MORE_PACKAGES = ("numpy", "pillow", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record in memory; `content` is the JSON."""
+
+    content: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Read a record. Raises OptionError for a file that is none, or of a newer version."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            known = content["format"] == FORMAT and content["version"] == VERSION
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise OptionError(f"{path} is no benchmark record ({exc}); make one with `phi3v bench run`") from exc
+        if not known:
+            raise OptionError(
+                f"{path} is {content['format']} version {content['version']}; this reads {FORMAT} {VERSION}"
+            )
+        return cls(content)
+
+    def write(self, path: Path) -> None:
+        """Write the JSON file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
+
+    @property
+    def subjects(self) -> list[str]:
+        """Labels of what was measured, in their order."""
+        return list(self.content["models"])
+
+    @property
+    def cases(self) -> list[str]:
+        """The cases, in their order."""
+        return list(self.content["cases"])
+
+    def values(self, subject: str, case: str, metric: str) -> dict[int, float]:
+        """Samples of one metric by round, warm-up left out."""
+        return {
+            sample["round"]: sample[metric]
+            for sample in self.content["samples"]
+            if (sample["subject"], sample["case"]) == (subject, case)
+            and not sample["warmup"]
+            and sample.get(metric) is not None
+        }
+
+
+def describe_machine() -> dict[str, Any]:
+    """Hardware, system and driver."""
+    return {
+        "cpu": _cpu_model(),
+        "cpus": os.cpu_count(),
+        "ram_bytes": total_memory(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "gpus": [{"name": g.name, "memory_bytes": g.memory_bytes, "driver_cuda": g.driver_cuda} for g in gpus()],
+    }
+
+
+def describe_packages() -> dict[str, str]:
+    """Versions of everything that could change a number."""
+    found = {}
+    for name in (*_PACKAGES, *_MORE_PACKAGES):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_source() -> dict[str, Any]:
+    """Our version, and the commit where this runs from a working copy."""
+    from .. import __version__
+
+    root = Path(__file__).resolve().parent.parent
+    commit = _git(root, "rev-parse", "HEAD")
+    return {"version": __version__, "commit": commit, "dirty": bool(commit and _git(root, "status", "--porcelain"))}
+
+
+def describe_model(folder: Path) -> dict[str, Any]:
+    """A model or checkpoint folder: its name, its bytes, and a hash over names, sizes and small files' content."""
+    digest, total, synthetic = hashlib.sha256(), 0, False
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        size = file.stat().st_size
+        total += size
+        digest.update(f"{file.name}:{size}\n".encode())
+        if size < 1 << 20:
+            digest.update(file.read_bytes())
+        if file.name in ("phi3v.json", "config.json"):
+            content = json.loads(file.read_text(encoding="utf-8"))
+            synthetic = synthetic or bool(content.get("synthetic") or content.get("phi3v_synthetic"))
+    return {"name": folder.resolve().name, "bytes": total, "hash": digest.hexdigest()[:16], "synthetic": synthetic}
+
+
+def now() -> str:
+    """This moment, UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()

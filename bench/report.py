@@ -1,0 +1,167 @@
+"""A record as a table for people: Markdown, and one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Callable
+from typing import Any
+
+from .record import Record
+from .statistics import Ratio, Summary
+
+Row = list[str]
+
+
+def times_table(record: Record) -> list[Row]:
+    """Header and one row a case and subject: medians, with the median absolute deviation where it can be seen."""
+    header = ["case", "subject", "prompt", "preprocess", "TTFT", "decode", "total", "peak RSS", "load", "cold start"]
+    return [header] + [
+        [case, subject, *_cells(record, subject, case)]
+        for case in record.cases
+        for subject in record.subjects
+        if record.values(subject, case, "total_s")
+    ]
+
+
+def ratios_table(record: Record) -> list[Row]:
+    """Header and one row a case and pair: how many times faster the first subject is, within rounds."""
+    first, *others = record.subjects
+    rows = [["case", f"{first} against", "preprocess", "TTFT", "decode", "total", "memory"]]
+    for case in record.cases:
+        for other in others:
+            if record.values(other, case, "total_s") and record.values(first, case, "total_s"):
+                metrics = ("preprocess_s", "ttft_s", "tpot_s", "total_s", "rss_peak_bytes")
+                rows.append([case, other, *(_ratio(record, other, first, case, metric) for metric in metrics)])
+    return rows
+
+
+def markdown(record: Record) -> str:
+    """Both tables, what they were measured on, and what is not timed."""
+    content = record.content
+    lines = [f"# phi3v benchmark, {content['created']}", "", *(f"- {line}" for line in _facts(content)), ""]
+    lines += ["How many times faster, and how much less memory, by round: median (least to largest).", ""]
+    lines += [*_markdown_table(ratios_table(record)), "", "Medians of single answers, with their median deviation.", ""]
+    return "\n".join([*lines, *_markdown_table(times_table(record)), "", _NOT_TIMED, ""])
+
+
+def html_page(record: Record) -> str:
+    """The same, with a plot of every sample."""
+    facts = "".join(f"<li>{html.escape(line)}</li>" for line in _facts(record.content))
+    tables = "".join(f"<h2>{title}</h2>{_html_table(table(record))}" for title, table in _TABLES)
+    return (
+        "<!doctype html><meta charset='utf-8'><title>phi3v benchmark</title>"
+        "<style>body{font:15px/1.5 sans-serif;margin:2em auto;max-width:70em;padding:0 1em}"
+        "table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.3em .6em;text-align:right}"
+        "td:nth-child(-n+2),th{text-align:left}svg{max-width:100%;height:auto}</style>"
+        f"<h1>phi3v benchmark, {html.escape(record.content['created'])}</h1><ul>{facts}</ul>{tables}"
+        f"<h2>Every sample</h2>{_plots(record)}<p>{html.escape(_NOT_TIMED)}</p>"
+    )
+
+
+_NOT_TIMED = (
+    "Not timed: reading the picture's file into the cache, and the pause between turns. TTFT runs from the call to the "
+    "first token and holds decoding the picture, preprocessing, vision and prefill; decode is the time of the tokens "
+    "after it. Load is one process's; cold start runs from starting the process to its first token. genai's own "
+    "processor decodes the picture while it preprocesses, so its preprocess holds both."
+)
+_TABLES: tuple[tuple[str, Callable[[Record], list[Row]]], ...] = (
+    ("How many times faster, by round: median (least to largest)", ratios_table),
+    ("Medians of single answers, with their median deviation", times_table),
+)
+
+
+def _facts(content: dict[str, Any]) -> list[str]:
+    machine, source = content["machine"], content["source"]
+    gpus = ", ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
+    lines = [
+        f"{machine['cpu']}, {machine['cpus']} CPUs, {(machine['ram_bytes'] or 0) / 1e9:.0f} GB RAM, {gpus}",
+        f"phi3v {source['version']} {source['commit'][:10]}{' (changed files)' if source['dirty'] else ''}, "
+        + ", ".join(f"{name} {version}" for name, version in content["packages"].items()),
+    ]
+    for label, model in content["models"].items():
+        weights = "random weights (speed does not depend on the values)" if model["synthetic"] else "trained weights"
+        lines.append(
+            f"{label}: {model['name']} ({model['hash']}), {model['bytes'] / 1e9:.2f} GB, {weights}, {model['device']}"
+        )
+    settings = content["settings"]
+    how = "all loaded at once, in turns" if settings["resident"] else "a fresh process each turn"
+    return [*lines, f"{settings['rounds']} rounds after a warm-up, {how}; greedy, every answer of full length"]
+
+
+def _cells(record: Record, subject: str, case: str) -> Row:
+    def cell(metric: str, scale: float, unit: str) -> str:
+        values = list(record.values(subject, case, metric).values())
+        if not values:
+            return ""
+        summary = Summary.of([value * scale for value in values])
+        return f"{summary.median:.4g} {unit}" + (f" ± {summary.mad:.2g}" if summary.count > 1 else "")
+
+    rates = [1 / value for value in record.values(subject, case, "tpot_s").values()]
+    rate = Summary.of(rates)
+    prompt = next(s for s in record.content["samples"] if (s["subject"], s["case"]) == (subject, case))["prompt_tokens"]
+    return [
+        str(prompt),
+        cell("preprocess_s", 1e3, "ms"),
+        cell("ttft_s", 1, "s"),
+        f"{rate.median:.4g} tok/s ± {rate.mad:.2g}",
+        cell("total_s", 1, "s"),
+        cell("rss_peak_bytes", 1e-9, "GB"),
+        *(_once(record, subject, metric) for metric in ("load_s", "cold_start_s")),
+    ]
+
+
+def _once(record: Record, subject: str, metric: str) -> str:
+    """Median of what a process measures once, warm-up included."""
+    values = [s[metric] for s in record.content["samples"] if s["subject"] == subject and metric in s]
+    return f"{Summary.of(values).median:.3g} s" if values else ""
+
+
+def _ratio(record: Record, above: str, below: str, case: str, metric: str) -> str:
+    ratio = Ratio.of(record.values(above, case, metric), record.values(below, case, metric))
+    return f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.largest:.2f})" if ratio else ""
+
+
+def _markdown_table(rows: list[Row]) -> list[str]:
+    header, *body = rows
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body)]
+
+
+def _html_table(rows: list[Row]) -> str:
+    header, *body = rows
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in body)
+    return f"<table><tr>{head}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
+def _plots(record: Record) -> str:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(
+        1, 2, figsize=(11, 1.2 + 0.5 * len(record.subjects) * len(record.cases)), sharey=True
+    )
+    labels = [
+        (case, subject)
+        for case in record.cases
+        for subject in record.subjects
+        if record.values(subject, case, "ttft_s")
+    ]
+    for axis, metric, title in zip(
+        axes, ("ttft_s", "tpot_s"), ("TTFT, seconds", "decode, seconds a token"), strict=True
+    ):
+        for height, (case, subject) in enumerate(labels):
+            values = list(record.values(subject, case, metric).values())
+            axis.plot(values, [height] * len(values), "o", alpha=0.5, color="tab:blue")
+            axis.plot([Summary.of(values).median], [height], "|", markersize=18, color="black")
+        axis.set_xlabel(title)
+        axis.set_xlim(left=0)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(labels)), [f"{case}  {subject}" for case, subject in labels])
+    figure.tight_layout()
+    text = io.StringIO()
+    figure.savefig(text, format="svg")
+    pyplot.close(figure)
+    return text.getvalue()[text.getvalue().index("<svg") :]

@@ -1,0 +1,224 @@
+"""Measure several subjects side by side, in turns, so that a machine that drifts slows them all.
+
+Every subject lives in a worker process. Resident: all are loaded at once and take turns answer by answer. Fresh: each
+turn starts a process, which also measures loading and the cold start again; for models that do not fit together.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from ..errors import InferenceError, OptionError
+from ..memory import available_memory
+from .cases import PROMPT, Case
+from .record import (
+    FORMAT,
+    VERSION,
+    Record,
+    describe_machine,
+    describe_model,
+    describe_packages,
+    describe_source,
+    now,
+)
+from .subjects import SUBJECTS
+
+_SETTLE_S = 0.3
+"""Pause between turns: thread pools spin for a while after an answer, and would take the next one's cores."""
+
+_BYTES_IN_MEMORY = {"ours": 1.8, "genai": 1.8, "torch-fp32": 2.2, "torch-bf16": 1.3, "torch-fp16": 1.3}
+"""Memory a loaded subject takes, over its folder's bytes; generous."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectSpec:
+    """What to load: a subject's name, its folder, and a label that tells it from others of the same name."""
+
+    label: str
+    subject: str
+    model: Path
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int | None = None
+    cuda_graph: bool = False
+
+    def __post_init__(self) -> None:
+        if self.subject not in SUBJECTS:
+            raise OptionError(f"subject {self.subject!r} is not known; allowed: {', '.join(SUBJECTS)}")
+        if not self.model.is_dir():
+            raise OptionError(f"{self.label}: {self.model} is no folder; give SUBJECT=FOLDER")
+
+    def takes(self, case: Case) -> bool:
+        """Whether the subject can do the case: genai's own processor always makes 16 crops."""
+        return self.subject != "genai" or case.num_crops == 16
+
+
+def run(
+    subjects: Sequence[SubjectSpec],
+    cases: Sequence[Case],
+    *,
+    rounds: int = 5,
+    resident: bool | None = None,
+    out: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Record:
+    """Measure every subject on every case, `rounds` times after a warm-up of one answer a case.
+
+    `resident` None keeps all subjects loaded when they fit into memory together. `out` is written after every answer,
+    so that a run which ends early leaves what it measured. Raises InferenceError when a worker fails, OptionError for
+    labels that repeat.
+    """
+    for spec in subjects:
+        if not any(spec.takes(case) for case in cases):
+            raise OptionError(f"{spec.label} can do none of the cases: genai's own processor always makes 16 crops")
+    if len({spec.label for spec in subjects}) < len(subjects):
+        raise OptionError("two subjects have the same label; name them LABEL:SUBJECT=FOLDER")
+    stays = _fit_together(subjects) if resident is None else resident
+    samples: list[dict[str, Any]] = []
+    record = Record(
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "created": now(),
+            "source": describe_source(),
+            "machine": describe_machine(),
+            "packages": describe_packages(),
+            "models": {spec.label: describe_model(spec.model) | _settings(spec) for spec in subjects},
+            "settings": {"rounds": rounds, "resident": stays, "greedy": True, "prompt": PROMPT},
+            "cases": [str(case) for case in cases],
+            "samples": samples,
+        }
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        pictures = {case: case.write_picture(Path(scratch)) for case in cases}
+        turns = _resident_turns if stays else _fresh_turns
+        for sample in turns(subjects, pictures, rounds, say):
+            samples.append(sample)
+            if out is not None:
+                record.write(out)
+    return record
+
+
+def _settings(spec: SubjectSpec) -> dict[str, Any]:
+    chosen = asdict(spec)
+    return {name: chosen[name] for name in ("subject", "device", "threads", "cuda_graph")}
+
+
+def _resident_turns(
+    subjects: Sequence[SubjectSpec],
+    pictures: dict[Case, Path],
+    rounds: int,
+    say: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:
+    for spec in subjects:
+        # Loaded beside others, a worker's first answer waits for them: its start is measured apart, alone.
+        first = min((case for case in pictures if spec.takes(case)), key=lambda case: case.num_crops)
+        say(f"starting {spec.label}")
+        with _Worker(spec) as worker:
+            yield worker.measure(first, pictures[first], 0, say)
+    workers: list[_Worker] = []
+    try:
+        for spec in subjects:
+            say(f"loading {spec.label}")
+            workers.append(_Worker(spec, start=False))
+        for number in range(rounds + 1):
+            for case, picture in pictures.items():
+                # Each round starts with another subject: none always runs right after the same neighbour.
+                order = [workers[(number + k) % len(workers)] for k in range(len(workers))]
+                for worker in order:
+                    if worker.spec.takes(case):
+                        yield worker.measure(case, picture, number, say)
+                        time.sleep(_SETTLE_S)
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+def _fresh_turns(
+    subjects: Sequence[SubjectSpec],
+    pictures: dict[Case, Path],
+    rounds: int,
+    say: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:
+    for number in range(1, rounds + 1):
+        for k in range(len(subjects)):
+            spec = subjects[(number + k) % len(subjects)]
+            say(f"loading {spec.label}")
+            with _Worker(spec) as worker:
+                # The first answer also pays for first use of the memory: a short one of the cheapest case takes it.
+                own = [case for case in pictures if spec.takes(case)]
+                cheapest = min(own, key=lambda case: case.num_crops)
+                warm_up = worker.measure(replace(cheapest, new_tokens=2), pictures[cheapest], 0, say)
+                yield warm_up | {"round": number, "warmup": True}
+                for case in own:
+                    yield worker.measure(case, pictures[case], number, say)
+
+
+def _fit_together(subjects: Sequence[SubjectSpec]) -> bool:
+    free = available_memory()
+    needed = sum(describe_model(spec.model)["bytes"] * _BYTES_IN_MEMORY[spec.subject] for spec in subjects)
+    return free is None or needed < 0.7 * free
+
+
+class _Worker:
+    """A subject's process; a context manager. `start`: its first answer carries load and cold start."""
+
+    def __init__(self, spec: SubjectSpec, *, start: bool = True) -> None:
+        self.spec = spec
+        self._spawned = time.monotonic()
+        arguments = {**asdict(spec), "model": str(spec.model)}
+        # -P: a file in the current folder must not stand in for a module.
+        command = [sys.executable, "-P", "-m", "phi3v.bench.worker", json.dumps(arguments)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        load_s = self._read()["load_s"]
+        self._load_s: float | None = load_s if start else None
+
+    def measure(self, case: Case, picture: Path, number: int, say: Callable[[str], None]) -> dict[str, Any]:
+        """One answer as the record keeps it; round 0 is warm-up."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"case": str(case), "picture": str(picture)}) + "\n")
+        self._process.stdin.flush()
+        answer = self._read()
+        first_token_at = answer.pop("first_token_at")
+        answer["tpot_s"] = answer["decode_s"] / answer["decode_tokens"]
+        if self._load_s is not None:
+            answer |= {"load_s": self._load_s, "cold_start_s": first_token_at - self._spawned}
+            self._load_s = None
+        say(
+            f"round {number} {self.spec.label} {case}: TTFT {answer['ttft_s']:.3f} s, "
+            f"{1 / answer['tpot_s']:.2f} tokens/s"
+        )
+        return {"subject": self.spec.label, "case": str(case), "round": number, "warmup": number == 0} | answer
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        answer: dict[str, Any] = json.loads(line) if line else {"error": "the process ended"}
+        if "error" in answer:
+            self.close()
+            raise InferenceError(f"{self.spec.label} failed: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,184 @@
+"""What is compared: ours, genai's own loop, and the PyTorch reference, each behind the same two calls.
+
+A subject lives in a process of its own (worker.py); the heavy import happens when it is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+from ..backend import Backend
+from ..engine import Engine
+from ..errors import InferenceError, OptionError
+from ..model_dir import ModelDir
+from .cases import PROMPT, Case
+
+SUBJECTS = ("ours", "genai", "torch-fp32", "torch-bf16", "torch-fp16")
+"""ours: this project. genai: its example's own loop. torch-*: the PyTorch reference in that precision."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer: seconds of each stage, what was counted, and which tokens came (as a digest).
+
+    `preprocess_s` is None's sibling `image_decode_s` included where a backend does both at once. `ttft_s` runs from
+    the call to the first token, `decode_s` over the `decode_tokens` after it. `first_token_at` is time.monotonic().
+    """
+
+    image_decode_s: float | None
+    preprocess_s: float
+    prefill_s: float
+    ttft_s: float
+    decode_s: float
+    decode_tokens: int
+    total_s: float
+    prompt_tokens: int
+    image_tokens: int
+    first_token_at: float
+    tokens_digest: str
+
+
+class Subject(Protocol):
+    """One loaded backend."""
+
+    def run(self, case: Case, picture: Path) -> Sample:
+        """Answer the case's question about its picture."""
+        ...
+
+
+def make_subject(
+    name: str, model: Path, device: Literal["cpu", "cuda"], *, cuda_graph: bool = False, threads: int | None = None
+) -> Subject:
+    """Load a subject. `model` is a model folder, for torch-* a checkpoint folder. Raises Phi3VError leaves."""
+    if name == "ours":
+        from ..genai import GenaiBackend
+
+        return _EngineSubject(GenaiBackend(ModelDir.open(model), device, cuda_graph=cuda_graph, threads=threads))
+    if name == "genai":
+        return _ExampleLoop(ModelDir.open(model), device)
+    if name in SUBJECTS:
+        import torch
+
+        from .reference import ReferenceBackend
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name.partition("-")[2]]
+        return _EngineSubject(cast(Backend, ReferenceBackend(model, dtype, device)))
+    raise OptionError(f"backend {name!r} is not known; allowed: {', '.join(SUBJECTS)}")
+
+
+class _EngineSubject:
+    """Any backend of ours behind the engine people use, without an end of turn: every answer has its full length."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._engine = Engine(_EndlessBackend(backend))
+
+    def run(self, case: Case, picture: Path) -> Sample:
+        began, first, first_at = time.perf_counter(), 0.0, 0.0
+        with self._engine.stream(PROMPT, [picture], num_crops=case.num_crops, max_new_tokens=case.new_tokens) as stream:
+            for token in stream:
+                if not first:
+                    first, first_at = time.perf_counter() - began, time.monotonic()
+                del token
+            total = time.perf_counter() - began
+            result = stream.result
+        timings, usage = result.timings, result.usage
+        return Sample(
+            image_decode_s=timings.image_decode_s,
+            preprocess_s=timings.preprocess_s,
+            prefill_s=timings.prefill_s,
+            ttft_s=first,
+            decode_s=timings.decode_s,
+            decode_tokens=_checked(timings.decode_tokens, case),
+            total_s=total,
+            prompt_tokens=usage.prompt_tokens,
+            image_tokens=usage.image_tokens,
+            first_token_at=first_at,
+            tokens_digest=_digest(result.token_ids),
+        )
+
+
+class _EndlessBackend:
+    """A backend whose model never ends its turn."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.model = dataclasses.replace(backend.model, eos_token_ids=frozenset())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
+class _ExampleLoop:
+    """genai driven as its own example drives it: open, process, set inputs, generate, decode token by token.
+
+    Source: examples/python/model-mm.py of onnxruntime-genai. It cannot do fewer than 16 crops.
+    """
+
+    def __init__(self, model: ModelDir, device: Literal["cpu", "cuda"]) -> None:
+        from ..genai import import_genai
+
+        self._og = import_genai()
+        config = self._og.Config(str(model.path))
+        config.clear_providers()
+        if device == "cuda":
+            config.append_provider("cuda")
+        self._model = self._og.Model(config)
+        self._processor = self._model.create_multimodal_processor()
+
+    def run(self, case: Case, picture: Path) -> Sample:
+        if case.num_crops != 16:
+            raise OptionError(f"genai's own processor always makes 16 crops; leave it out of the case {case}")
+        began = time.perf_counter()
+        images = self._og.Images.open(str(picture))
+        prompt = f"<|user|>\n<|image_1|>\n{PROMPT}<|end|>\n<|assistant|>\n"
+        inputs = self._processor(prompt, images=images)
+        length = int(inputs["input_ids"].as_numpy().shape[1])
+        image_tokens = int(inputs["num_image_tokens"].as_numpy().sum())
+        preprocessed = time.perf_counter()
+        params = self._og.GeneratorParams(self._model)
+        # min_length keeps the end of turn away, so that every answer has its full length.
+        full = length + case.new_tokens
+        params.set_search_options(max_length=full, min_length=full, do_sample=False)
+        generator = self._og.Generator(self._model, params)
+        generator.set_inputs(inputs)
+        stream = self._processor.create_stream()
+        ids: list[int] = []
+        first, first_at = 0.0, 0.0
+        while not generator.is_done():
+            generator.generate_next_token()
+            ids.append(int(generator.get_next_tokens()[0]))
+            stream.decode(ids[-1])
+            if not first:
+                first, first_at = time.perf_counter(), time.monotonic()
+        ended = time.perf_counter()
+        return Sample(
+            image_decode_s=None,
+            preprocess_s=preprocessed - began,
+            prefill_s=first - preprocessed,
+            ttft_s=first - began,
+            decode_s=ended - first,
+            decode_tokens=_checked(len(ids) - 1, case),
+            total_s=ended - began,
+            prompt_tokens=length,
+            image_tokens=image_tokens,
+            first_token_at=first_at,
+            tokens_digest=_digest(ids),
+        )
+
+
+def _checked(decode_tokens: int, case: Case) -> int:
+    if decode_tokens != case.new_tokens - 1:
+        raise InferenceError(f"case {case} gave {decode_tokens + 1} tokens; the record would compare unequal work")
+    return decode_tokens
+
+
+def _digest(ids: Sequence[int]) -> str:
+    return hashlib.sha256(repr(list(ids)).encode()).hexdigest()[:16]

@@ -1,0 +1,44 @@
+"""The script behind the CUDA table, tried on the CPU with everything but the GPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from phi3v.bench.cuda_table import subjects
+from phi3v.bench.record import Record
+from phi3v.device import cuda_status
+
+COMMAND = [sys.executable, "-m", "phi3v.bench.cuda_table"]
+
+
+@pytest.mark.slow
+def test_one_command_builds_measures_and_reports(tmp_path: Path) -> None:
+    options = ["--device", "cpu", "--size", "tiny", "--new-tokens", "4", "--rounds", "1"]
+    done = subprocess.run([*COMMAND, str(tmp_path / "out"), *options], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    record = Record.read(tmp_path / "out" / "record.json")
+    assert record.subjects == ["int4", "fp16", "genai-int4", "genai-fp16", "torch-fp32"]
+    assert len(record.cases) == 3
+    assert done.stdout.startswith("# phi3v benchmark")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["record.json", "report.html", "report.md"]
+
+
+def test_on_a_gpu_graphs_and_half_precision_references_are_compared(tmp_path: Path) -> None:
+    for name in ("int4", "fp16", "checkpoint"):
+        (tmp_path / name).mkdir()
+    labels = [spec.label for spec in subjects(tmp_path, "cuda")]
+    assert labels == [
+        *("int4", "int4-graph", "fp16", "fp16-graph"),
+        *("genai-int4", "genai-fp16", "torch-fp16", "torch-bf16"),
+    ]
+
+
+@pytest.mark.skipif(cuda_status().usable, reason="this machine has a GPU")
+def test_without_a_gpu_it_says_what_is_missing(tmp_path: Path) -> None:
+    done = subprocess.run([*COMMAND, str(tmp_path / "out")], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 1
+    assert "CUDA is not usable" in done.stderr
+    assert not (tmp_path / "out").exists()
