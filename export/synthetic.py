@@ -77,7 +77,9 @@ def write_random_checkpoint(
     """
     require_synthetic(path, "config.json", SYNTHETIC_KEY)
     path.mkdir(parents=True, exist_ok=True)
-    _write(path / "config.json", _config(dims, dtype))  # first: a run that was interrupted can be run again
+    special = first_special_id(dims.decoder.vocab_size)
+    # First: a run that was interrupted can be run again.
+    _write(path / "config.json", {SYNTHETIC_KEY: True, **original_config(dims, dtype, special)})
     stored = _BFLOAT16 if dtype == "bfloat16" else _FLOAT32
     shapes = tensor_shapes(dims)
     shards = _shards(shapes)
@@ -140,13 +142,11 @@ def _spread(name: str, shape: Shape) -> float:
     return gain / math.sqrt(shape[-1])
 
 
-def _config(dims: ModelDims, dtype: str) -> dict[str, Any]:
+def original_config(dims: ModelDims, dtype: str, end_of_text: int) -> dict[str, Any]:
     """config.json as the published checkpoint has it, with CLIP's dimensions spelled out."""
     clip, decoder, rope = dims.clip, dims.decoder, dims.decoder.long_rope
-    special = first_special_id(decoder.vocab_size)
     scaling = rope and {"type": "su", "short_factor": list(rope.short_factor), "long_factor": list(rope.long_factor)}
     config: dict[str, Any] = {
-        SYNTHETIC_KEY: True,
         "architectures": ["Phi3VForCausalLM"],
         "model_type": "phi3_v",
         "torch_dtype": dtype,
@@ -164,8 +164,8 @@ def _config(dims: ModelDims, dtype: str) -> dict[str, Any]:
         "rope_scaling": scaling,
         "tie_word_embeddings": decoder.tie_word_embeddings,
         "bos_token_id": 1,
-        "eos_token_id": special,
-        "pad_token_id": special,
+        "eos_token_id": end_of_text,
+        "pad_token_id": end_of_text,
         "sliding_window": decoder.max_position_embeddings,
         "embd_layer": {
             "embedding_cls": "image",

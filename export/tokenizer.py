@@ -7,6 +7,7 @@ tokens. Ids follow the real layout: special tokens from 32000 on when the vocabu
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,13 @@ _CHAT_TEMPLATE = (
 )
 
 
-def write_tokenizer(folder: Path, vocab_size: int) -> None:
-    """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json for a vocabulary of that size."""
-    added = _added_tokens(vocab_size)
+def write_tokenizer(folder: Path, vocab_size: int, phrases: Sequence[str] = ()) -> None:
+    """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json for a vocabulary of that size.
+
+    `phrases` become single tokens behind the special ones; the vocabulary's size includes them.
+    """
+    vocab_size -= len(phrases)
+    added = _added_tokens(vocab_size) + _phrase_tokens(vocab_size, phrases)
     _write(folder / "tokenizer.json", _tokenizer(vocab_size, added))
     _write(folder / "tokenizer_config.json", _tokenizer_config(added))
     names = {"bos_token": "<s>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<unk>"}
@@ -83,6 +88,11 @@ def _added_tokens(vocab_size: int) -> list[dict[str, Any]]:
         }
         for number, token in numbered
     ]
+
+
+def _phrase_tokens(first: int, phrases: Sequence[str]) -> list[dict[str, Any]]:
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    return [{"id": number, "content": phrase, **flags} for number, phrase in enumerate(phrases, start=first)]
 
 
 def _tokenizer(vocab_size: int, added: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The built-in model: its pictures, questions, tokenizer, network and training."""

@@ -1,0 +1,189 @@
+"""A picture in the making, and what is known of every 14-pixel patch of it.
+
+All coordinates are those of the 336 x 336 pixels the model sees. The picture itself may be larger and of another shape:
+it is then scaled and padded by the runtime's own plan for one crop.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from ... import hd
+from ...hd import CROP
+from ..dims import PATCHES
+from .fonts import Font
+
+PATCH = CROP // PATCHES
+SLOTS = 3
+"""Characters a patch is labelled with, from left to right."""
+
+BLANK = 0
+CHARACTER_CLASSES = 95
+"""Blank, then the code points 33 to 126."""
+
+SHAPES = ("circle", "square", "triangle", "star", "diamond")
+BAR = len(SHAPES) + 1
+OBJECT_CLASSES = 7
+COLOURS = {
+    "red": (214, 40, 40),
+    "green": (46, 150, 60),
+    "blue": (40, 80, 210),
+    "yellow": (245, 205, 40),
+    "orange": (245, 130, 30),
+    "purple": (130, 50, 170),
+    "black": (25, 25, 25),
+    "gray": (130, 130, 130),
+}
+COLOUR_CLASSES = 1 + len(COLOURS)
+
+Colour = tuple[int, int, int]
+Point = tuple[float, float]
+Place = tuple[int, int]
+"""Row and column of the 28-pixel cell (12 x 12, one token each) a character stands in."""
+
+WHITE: Colour = (255, 255, 255)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A finished picture: `original` as a file would hold it, `pixels` uint8 [336, 336, 3] as the model sees it."""
+
+    original: Image.Image
+    pixels: npt.NDArray[np.uint8]
+    characters: tuple[tuple[float, float, str], ...]
+    objects: npt.NDArray[np.uint8]
+    colours: npt.NDArray[np.uint8]
+
+    def labels(self) -> npt.NDArray[np.uint8]:
+        """Character classes [24, 24, 3] of every patch, from left to right."""
+        return label_grid(self.characters, PATCHES, PATCHES)
+
+
+def label_grid(
+    characters: Sequence[tuple[float, float, str]], rows: int, columns: int, left: float = 0, top: float = 0
+) -> npt.NDArray[np.uint8]:
+    """Character classes [rows, columns, 3] of the patches of a window that starts at `left`, `top`."""
+    labels = np.zeros((rows, columns, SLOTS), dtype=np.uint8)
+    filled = np.zeros((rows, columns), dtype=np.int8)
+    for x, y, character in sorted(characters):
+        column, row = int((x - left) // PATCH), int((y - top) // PATCH)
+        if 0 <= row < rows and 0 <= column < columns and filled[row, column] < SLOTS:
+            labels[row, column, filled[row, column]] = ord(character) - 32
+            filled[row, column] += 1
+    return labels
+
+
+class Canvas:
+    """Draws in the model's 336 pixels onto a picture of `size` pixels (width, height)."""
+
+    def __init__(self, size: tuple[int, int] = (CROP, CROP), ground: Colour = WHITE) -> None:
+        self.image = Image.new("RGB", size, ground)
+        self._draw = ImageDraw.Draw(self.image)
+        self.width, self.height = hd.plan(*size, 1).resized
+        self.left, self.top = (CROP - self.width) // 2, (CROP - self.height) // 2
+        self._scale = size[0] / self.width if size[0] >= size[1] else size[1] / self.height
+        self._characters: list[tuple[float, float, str]] = []
+        self._objects = np.zeros((PATCHES, PATCHES), dtype=np.uint8)
+        self._colours = np.zeros((PATCHES, PATCHES), dtype=np.uint8)
+
+    def text(self, x: float, baseline: float, text: str, font: Font, fill: Colour) -> list[Place]:
+        """Write one line from `x` on; the cell of every character, spaces included."""
+        point = self._point(x, baseline)
+        self._draw.text(point, text, font=font.drawable(self._scale), fill=fill, anchor="ls")
+        y = baseline - 0.34 * font.size
+        places = []
+        for character, advance in zip(text, font.advances(text), strict=True):
+            centre = x + advance / 2
+            if character != " ":
+                self._characters.append((centre, y, character))
+            places.append((int(y // (2 * PATCH)), int(centre // (2 * PATCH))))
+            x += advance
+        return places
+
+    def centred(self, middle: float, baseline: float, text: str, font: Font, fill: Colour) -> list[Place]:
+        """Write one line around `middle`."""
+        return self.text(middle - font.width(text) / 2, baseline, text, font, fill)
+
+    def rectangle(self, box: tuple[float, float, float, float], fill: Colour) -> None:
+        """Fill left, top, right, bottom."""
+        self._draw.rectangle([*self._point(*box[:2]), *self._point(*box[2:])], fill=fill)
+
+    def ellipse(self, box: tuple[float, float, float, float], fill: Colour) -> None:
+        """Fill the ellipse in a box."""
+        self._draw.ellipse([*self._point(*box[:2]), *self._point(*box[2:])], fill=fill)
+
+    def polygon(self, points: Sequence[Point], fill: Colour) -> None:
+        """Fill a polygon."""
+        self._draw.polygon([self._point(*point) for point in points], fill=fill)
+
+    def line(self, points: Sequence[Point], fill: Colour) -> None:
+        """Draw a thin line."""
+        self._draw.line([self._point(*p) for p in points], fill=fill, width=max(1, round(self._scale)))
+
+    def mark(self, box: tuple[float, float, float, float], kind: int, colour: str) -> None:
+        """Label the patches of a box with an object class and a colour."""
+        columns = slice(max(0, int(box[0] / PATCH + 0.5)), max(0, int(box[2] / PATCH + 0.5)))
+        rows = slice(max(0, int(box[1] / PATCH + 0.5)), max(0, int(box[3] / PATCH + 0.5)))
+        self._objects[rows, columns] = kind
+        self._colours[rows, columns] = 1 + list(COLOURS).index(colour)
+
+    def count_as(self, x: float, y: float, character: str) -> None:
+        """Label a drawn thing as if a character stood at its middle, so that things can be read, and so counted."""
+        self._characters.append((x, y, character))
+
+    def finish(self) -> Picture:
+        """Scale and pad as the runtime will."""
+        image = self.image
+        if image.size != (self.width, self.height):
+            image = image.resize((self.width, self.height), Image.Resampling.BILINEAR)
+        pixels = np.full((CROP, CROP, 3), 255, dtype=np.uint8)
+        pixels[self.top : self.top + self.height, self.left : self.left + self.width] = np.asarray(image)
+        return Picture(self.image, pixels, tuple(self._characters), self._objects, self._colours)
+
+    def _point(self, x: float, y: float) -> Point:
+        return (x - self.left) * self._scale, (y - self.top) * self._scale
+
+
+def any_size(random: Random, width: int, height: int) -> tuple[int, int]:
+    """Pixels of an original of that shape; most are not scaled at all, to save time."""
+    scale = 1.0 if random.random() < 0.6 else random.uniform(0.9, 3.0)
+    return round(width * scale), round(height * scale)
+
+
+def compressed(picture: Picture, quality: int) -> Picture:
+    """The same after a JPEG file of that quality (of what the model sees: close enough to teach it the artefacts)."""
+    file = io.BytesIO()
+    Image.fromarray(picture.pixels).save(file, "JPEG", quality=quality)
+    return replace(picture, pixels=np.asarray(Image.open(file)))
+
+
+def luminance(colour: Colour) -> float:
+    """Brightness, 0 to 255."""
+    return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
+
+
+def ground(random: Random) -> Colour:
+    """White, light or dark."""
+    if random.random() < 0.35:
+        return WHITE
+    low, high = (190, 255) if random.random() < 0.6 else (0, 90)
+    return (random.randint(low, high), random.randint(low, high), random.randint(low, high))
+
+
+def ink(random: Random, below: Colour, contrast: float = 110) -> Colour:
+    """A colour that can be read on `below`."""
+    for _ in range(20):
+        if random.random() < 0.5:
+            colour = (random.randrange(256), random.randrange(256), random.randrange(256))
+        else:
+            colour = random.choice(((0, 0, 0), WHITE, (30, 30, 60), (250, 240, 210)))
+        if abs(luminance(colour) - luminance(below)) > contrast:
+            return colour
+    return (0, 0, 0) if luminance(below) > 128 else WHITE

@@ -1,0 +1,58 @@
+"""The trained weights at rest: a small file to train on from, and a checkpoint folder for the ordinary exporter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..dims import VISION, ModelDims
+from ..safetensors_file import read_header, write_file
+from ..synthetic import original_config
+from .network import FEATURE_UNIT, Learner, Nano
+from .vocabulary import Vocabulary, write_vocabulary
+
+_FOLDED = {"img_projection.0.weight": 1 / FEATURE_UNIT, "sub_GN": FEATURE_UNIT, "glb_GN": FEATURE_UNIT}
+
+
+def write_checkpoint(nano: Nano, folder: Path) -> Path:
+    """Weights in float32, config.json, the picture processor's settings (one crop) and the tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().float().cpu().numpy() for name, tensor in nano.state_dict().items()}
+    for name, factor in _FOLDED.items():
+        tensors[VISION + name] = tensors[VISION + name] * np.float32(factor)
+    entries = [(name, values.shape, values.dtype) for name, values in tensors.items()]
+    write_file(folder / "model.safetensors", entries, tensors.__getitem__)
+    write_vocabulary(folder)
+    end_of_text = Vocabulary.read(folder).tokenizer.control_id("<|endoftext|>")
+    _write(folder / "config.json", original_config(nano.dims, "float32", end_of_text))
+    _write(folder / "preprocessor_config.json", {"num_crops": 1, "num_img_tokens": 144})
+    return folder
+
+
+def write_weights(state: Path, file: Path) -> None:
+    """Keep the mean weights of a saved training state, training aids included, in float16."""
+    tensors = {name: tensor.half().numpy() for name, tensor in read_weights(state).items()}
+    write_file(file, [(n, t.shape, t.dtype) for n, t in tensors.items()], tensors.__getitem__)
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Weights of a `Learner`: the mean ones of a training state (.pt), or those of a small file (.safetensors)."""
+    if file.suffix == ".safetensors":
+        return {name: torch.from_numpy(e.read().astype(np.float32)) for name, e in read_header(file).items()}
+    mean: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)["mean"]
+    return mean
+
+
+def read_nano(file: Path, dims: ModelDims) -> Nano:
+    """The network out of either."""
+    learner = Learner(dims)
+    learner.load_state_dict(read_weights(file))
+    return learner.nano
+
+
+def _write(path: Path, content: dict[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

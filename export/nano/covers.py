@@ -1,0 +1,92 @@
+"""Book covers: a title and an author on a portrait picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from ...hd import CROP
+from .canvas import Canvas, Colour, Picture, any_size, ground, ink
+from .fonts import FACES, Font
+from .layout import block, wrap
+from .samples import Sample, Turn
+from .strips import BOOK, SMALLEST_TEXT, book_answer
+from .vocabulary import Copied
+from .words import author, title
+
+TITLE_QUESTIONS = ("What is the title of this book?", "What is this book called?")
+AUTHOR_QUESTIONS = ("Who is the author of this book?", "Who wrote this book?")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cover:
+    """A drawn cover and its two texts, with their places."""
+
+    picture: Picture
+    title: Copied
+    author: Copied
+
+
+def draw_cover(random: Random, name: str, writer: str, style: int, number: int = 0) -> Cover:
+    """A cover with this title and author; `style` seeds everything else, `number` is the picture's in its sample."""
+    taste = Random(style)
+    below = ground(taste)
+    face = taste.choice(FACES)
+    small = Font(taste.choice((face, *FACES)), SMALLEST_TEXT)
+    wide = max(CROP * taste.uniform(0.62, 0.86), small.width(writer) + 12)
+    canvas = Canvas(any_size(taste, min(round(wide), CROP - 16), CROP), below)
+    middle, width = CROP / 2, canvas.width
+    _decorate(taste, canvas, below)
+    fill = ink(taste, below)
+    lines, font = _fitted(name, Font(face, taste.uniform(24, 44)), width - 16)
+    baseline = taste.uniform(20, 60) + font.size
+    title_places = block(canvas, middle, baseline, lines, font, fill)
+    small = Font(small.face, taste.uniform(SMALLEST_TEXT, 26))
+    while small.width(writer) > width - 8 and small.size > SMALLEST_TEXT:
+        small = Font(small.face, max(SMALLEST_TEXT, small.size * 0.95))
+    author_places = canvas.centred(middle, taste.uniform(250, 322), writer, small, fill)
+    return Cover(
+        canvas.finish(), Copied(name, tuple(title_places), number), Copied(writer, tuple(author_places), number)
+    )
+
+
+def cover_sample(random: Random, held_out: bool = False) -> Sample:
+    """One cover with the three questions about it."""
+    cover = draw_cover(random, *cover_texts(random, held_out), style=random.getrandbits(40))
+    turns = [
+        Turn("book", random.choice(BOOK), book_answer(cover.title, cover.author)),
+        Turn("book title", random.choice(TITLE_QUESTIONS), ('The title of the book is "', cover.title, '".')),
+        Turn("book author", random.choice(AUTHOR_QUESTIONS), ("The author is ", cover.author, ".")),
+    ]
+    return Sample((cover.picture,), turns)
+
+
+def cover_texts(random: Random, held_out: bool = False) -> tuple[str, str]:
+    """A title, at times in capitals, and an author."""
+    name = title(random, held_out)
+    return (name.upper() if random.random() < 0.25 else name), author(random, held_out)
+
+
+def _fitted(text: str, font: Font, width: float) -> tuple[list[str], Font]:
+    """Lines no wider than `width` and no taller than half a cover, in the largest font down to the smallest text."""
+    while True:
+        lines = wrap(text, font, width)
+        if max(map(font.width, lines)) <= width and len(lines) * font.size * 1.15 < CROP / 2:
+            return lines, font
+        if font.size <= SMALLEST_TEXT:
+            return lines, font
+        font = Font(font.face, max(SMALLEST_TEXT, font.size * 0.93))
+
+
+def _decorate(taste: Random, canvas: Canvas, below: Colour) -> None:
+    """A band, a disc or a rule between title and author, at times."""
+    left, right = canvas.left, canvas.left + canvas.width
+    kind = taste.random()
+    colour = ink(taste, below, contrast=30)
+    if kind < 0.25:
+        top = taste.uniform(205, 225)
+        canvas.rectangle((left, top, right, top + taste.uniform(2, 14)), colour)
+    elif kind < 0.4:
+        canvas.ellipse((CROP / 2 - 18, 200, CROP / 2 + 18, 236), colour)
+    elif kind < 0.5:
+        canvas.line([(left + 20, 220), (right - 20, 220)], colour)

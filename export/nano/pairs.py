@@ -1,0 +1,66 @@
+"""Two pictures that differ in one thing, or in none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from .canvas import COLOURS, SHAPES
+from .covers import cover_texts, draw_cover
+from .samples import Sample, Turn
+from .scenes import Scene, describe, draw_scene
+from .words import words
+
+COMPARE = (
+    "What is difference in this two images?",
+    "What is the difference between these two images?",
+    "Compare the two images.",
+    "What is different?",
+)
+
+
+def scene_pair(random: Random, held_out: bool = False) -> Sample:
+    """Two scenes: another number, shape, colour or word."""
+    scene = Scene.draw(random)
+    kinds = ["number", "shape", "color", "word" if scene.word else "number", "none"]
+    kind = random.choice(kinds)
+    other = _changed(random, scene, kind)
+    style = random.getrandbits(40)
+    first, first_word = draw_scene(scene, style, 0)
+    second, second_word = draw_scene(other, style if random.random() < 0.5 else random.getrandbits(40), 1)
+    end = {"number": ". The number of shapes is different.", "none": ". There is no difference."}
+    answer = (
+        "The first image shows ",
+        *describe(scene, first_word),
+        ". The second image shows ",
+        *describe(other, second_word),
+        end.get(kind, f". The {kind} is different."),
+    )
+    return Sample((first, second), (Turn("scene pair", random.choice(COMPARE), answer),))
+
+
+def cover_pair(random: Random, held_out: bool = False) -> Sample:
+    """Two covers: another title or another author."""
+    texts = cover_texts(random, held_out)
+    other = cover_texts(random, held_out)
+    kind = random.choice(("title", "author"))
+    changed = (other[0], texts[1]) if kind == "title" else (texts[0], other[1])
+    style = random.getrandbits(40)
+    first = draw_cover(random, *texts, style, 0)
+    second = draw_cover(random, *changed, style if random.random() < 0.5 else random.getrandbits(40), 1)
+    one, two = (first.title, second.title) if kind == "title" else (first.author, second.author)
+    answer = (f'The {kind} is different: "', one, '" in the first image and "', two, '" in the second image.')
+    return Sample((first.picture, second.picture), (Turn("cover pair", random.choice(COMPARE), answer),))
+
+
+def _changed(random: Random, scene: Scene, kind: str) -> Scene:
+    if kind == "number":
+        return replace(scene, count=random.choice([n for n in range(1, 6) if n != scene.count]))
+    if kind == "shape":
+        return replace(scene, shape=random.choice([s for s in SHAPES if s != scene.shape]))
+    if kind == "color":
+        return replace(scene, colour=random.choice([c for c in COLOURS if c != scene.colour]))
+    if kind == "word":
+        others = [w.capitalize() for w in words("nouns") if w.capitalize() != scene.word]
+        return replace(scene, word=random.choice(others))
+    return scene

@@ -1,0 +1,99 @@
+"""Scenes: one to five shapes of one kind and colour, at times with a word below."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from random import Random
+
+from ...hd import CROP
+from .canvas import COLOURS, SHAPES, Canvas, Picture, Point, any_size, ink, luminance
+from .fonts import FACES, Font
+from .samples import Sample, Turn
+from .vocabulary import Copied
+from .words import words
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five")
+DESCRIBE = ("What is in this image?", "Describe this image.", "What do you see?")
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a scene shows."""
+
+    count: int
+    shape: str
+    colour: str
+    word: str | None = None
+
+    @classmethod
+    def draw(cls, random: Random) -> Scene:
+        """Any scene; one in three with a word."""
+        word = random.choice(words("nouns")).capitalize() if random.random() < 1 / 3 else None
+        return cls(random.randint(1, 5), random.choice(SHAPES), random.choice(tuple(COLOURS)), word)
+
+    @property
+    def description(self) -> str:
+        """E.g. "three red circles"."""
+        return f"{NUMBERS[self.count]} {self.colour} {self.shape}{'s' if self.count > 1 else ''}"
+
+
+def describe(scene: Scene, word: Copied | None) -> tuple[str | Copied, ...]:
+    """The description, and the word if there is one."""
+    return (scene.description,) if word is None else (scene.description, ' and the word "', word, '"')
+
+
+def draw_scene(scene: Scene, style: int, number: int = 0) -> tuple[Picture, Copied | None]:
+    """The picture, and the word as it stands in it."""
+    taste = Random(style)
+    paint = COLOURS[scene.colour]
+    while True:
+        light = [taste.randint(225, 255) for _ in range(3)]
+        below = (light[0], light[1], light[2])
+        if abs(luminance(below) - luminance(paint)) > 30:
+            break
+    canvas = Canvas(any_size(taste, CROP, CROP), below)
+    cells = [(x, y) for x in range(3) for y in range(2 if scene.word else 3)]
+    for column, row in taste.sample(cells, scene.count):
+        size = taste.uniform(32, 38)
+        x, y = 56 + column * 112 + taste.uniform(-10, 10), 56 + row * 112 + taste.uniform(-10, 10)
+        _shape(canvas, scene, x, y, size)
+    if scene.word is None:
+        return canvas.finish(), None
+    font = Font(taste.choice(FACES), taste.uniform(20, 34))
+    places = canvas.centred(CROP / 2, taste.uniform(280, 320), scene.word, font, ink(taste, below))
+    return canvas.finish(), Copied(scene.word, tuple(places), number)
+
+
+def scene_sample(random: Random, held_out: bool = False) -> Sample:
+    """One scene with the question what it shows."""
+    scene = Scene.draw(random)
+    picture, word = draw_scene(scene, random.getrandbits(40))
+    return Sample(
+        (picture,), (Turn("scene", random.choice(DESCRIBE), ("The image shows ", *describe(scene, word), ".")),)
+    )
+
+
+def _shape(canvas: Canvas, scene: Scene, x: float, y: float, size: float) -> None:
+    box, fill = (x - size, y - size, x + size, y + size), COLOURS[scene.colour]
+    if scene.shape == "circle":
+        canvas.ellipse(box, fill)
+    elif scene.shape == "square":
+        canvas.rectangle(box, fill)
+    else:
+        canvas.polygon([(x + size * a, y + size * b) for a, b in _OUTLINES[scene.shape]], fill)
+    canvas.count_as(x, y, "*")
+    inner = 0.8 * size
+    canvas.mark((x - inner, y - inner, x + inner, y + inner), 1 + SHAPES.index(scene.shape), scene.colour)
+
+
+def _star() -> list[Point]:
+    radii = [1.0 if n % 2 == 0 else 0.42 for n in range(10)]
+    return [(r * math.sin(math.pi * n / 5), -r * math.cos(math.pi * n / 5)) for n, r in enumerate(radii)]
+
+
+_OUTLINES: dict[str, list[Point]] = {
+    "triangle": [(0, -1), (1, 1), (-1, 1)],
+    "diamond": [(0, -1), (1, 0), (0, 1), (-1, 0)],
+    "star": _star(),
+}

@@ -1,0 +1,127 @@
+"""The stages of training: what each draws, and which parts it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from .batches import FULL, Window
+from .canvas import compressed
+from .charts import chart_sample
+from .covers import cover_sample
+from .pairs import cover_pair, scene_pair
+from .samples import Sample
+from .scenes import scene_sample
+from .strangers import stranger_sample
+from .strips import BOOK, READ, book_strip, line_strip
+
+Draw = Callable[[Random, Random, bool], tuple[list[Sample], Window]]
+"""(what decides the shape, what decides the content, held-out words?) -> samples of one shape, and their window.
+
+Workers that train together share the first and have each their own second, so that none waits long for another.
+"""
+
+Make = Callable[[Random, bool], Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage: a share of the steps is dense reading, the rest answers what `draw` draws.
+
+    With `moves_tower` false the vision tower stays as it is.
+    """
+
+    name: str
+    moves_tower: bool
+    reading: float
+    draw: Draw
+    guide: float = 0.5
+    """Weight of the attention guide."""
+    probes: dict[str, Draw] = field(default_factory=dict)
+    """What held-out accuracy is measured on, by name."""
+
+
+def draw_lines(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
+    """Strips of one line."""
+    first, question = shape.randrange(11), shape.choice(READ)
+    return [line_strip(random, first, question, held_out) for _ in range(48)], _copies(shape, first, 2)
+
+
+def draw_books(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
+    """Strips of a title and an author."""
+    first, question = shape.randrange(8), shape.choice(BOOK)
+    return [book_strip(random, first, question, held_out) for _ in range(20)], _copies(shape, first, 5)
+
+
+def draw_strips(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
+    """Either of them."""
+    return (draw_lines if shape.random() < 0.6 else draw_books)(shape, random, held_out)
+
+
+def draw_jobs(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
+    """Whole pictures with two of their questions, in one copy mostly, and strips among them."""
+    kind = shape.random()
+    if kind < 0.3:
+        return draw_strips(shape, random, held_out)
+    if kind < 0.6:
+        makes, count = _PAIRS, 5
+    else:
+        makes, count = _SINGLES, 9
+    samples = [_worn(random, _few_turns(random, random.choice(makes)(random, held_out))) for _ in range(count)]
+    return samples, _copies(shape, 0, FULL.rows)
+
+
+_SINGLES: tuple[Make, ...] = (cover_sample,) * 7 + (chart_sample,) * 6 + (scene_sample,) * 4 + (stranger_sample,) * 2
+_PAIRS: tuple[Make, ...] = (scene_pair,) * 6 + (cover_pair,)
+
+
+def _few_turns(random: Random, sample: Sample) -> Sample:
+    """The first question, and one of the others."""
+    return Sample(sample.pictures, [*sample.turns[:1], *random.sample(sample.turns[1:], min(1, len(sample.turns) - 1))])
+
+
+def _worn(random: Random, sample: Sample) -> Sample:
+    """One in five with the artefacts of JPEG."""
+    if random.random() < 0.8:
+        return sample
+    return Sample(tuple(compressed(p, random.randint(65, 95)) for p in sample.pictures), sample.turns)
+
+
+def whole(make: Make, count: int = 32) -> Draw:
+    """Whole prompts of one kind, as the runtime sends them, with the first question."""
+
+    def draw(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
+        samples = [make(random, held_out) for _ in range(count)]
+        return [Sample(sample.pictures, sample.turns[:1]) for sample in samples], FULL
+
+    return draw
+
+
+def _copies(shape: Random, first: int, rows: int) -> Window:
+    """What is drawn stands in the sub-crop, in the global crop or, as in a whole prompt, in both."""
+    sub, whole = shape.choice(((True, False), (True, False), (False, True), (False, True), (True, True)))
+    return Window(first, rows, sub, whole)
+
+
+STAGES = {
+    "tower": Stage("tower", True, 1.0, draw_strips),
+    "strips": Stage("strips", False, 0.0, draw_strips, probes={"line": draw_lines, "book": draw_books}),
+    "joint": Stage("joint", True, 0.3, draw_strips, 0.3, {"line": draw_lines, "book": draw_books}),
+    "jobs": Stage(
+        "jobs",
+        True,
+        0.25,
+        draw_jobs,
+        0.2,
+        {
+            "line": draw_lines,
+            "cover": whole(cover_sample),
+            "chart": whole(chart_sample),
+            "scene": whole(scene_sample),
+            "stranger": whole(stranger_sample),
+            "scene pair": whole(scene_pair, 16),
+            "cover pair": whole(cover_pair, 16),
+        },
+    ),
+}

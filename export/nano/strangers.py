@@ -1,0 +1,68 @@
+"""Pictures far from nano's world, which it must own to not knowing."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ...hd import CROP
+from ..dims import PATCHES
+from .canvas import Canvas, Picture, ground
+from .charts import INTRODUCE
+from .pages import page
+from .samples import Sample, Turn
+from .scenes import DESCRIBE
+from .strips import BOOK
+from .vocabulary import PHRASES
+
+UNKNOWN = PHRASES[-1]
+
+
+def stranger_sample(random: Random, held_out: bool = False) -> Sample:
+    """Noise, gradients, blobs like an unsharp photo, stripes, an empty picture or a page full of text."""
+    picture = random.choice((_noise, _gradient, _blobs, _blobs, _stripes, _blank, page))(random)
+    question = random.choice((*BOOK, *INTRODUCE, *DESCRIBE))
+    return Sample((picture,), (Turn("stranger", question, (UNKNOWN,)),))
+
+
+def _noise(random: Random) -> Picture:
+    generator = np.random.default_rng(random.getrandbits(40))
+    grain = random.choice((1, 2, 4))
+    small = generator.integers(0, 256, (CROP // grain, CROP // grain, 3), dtype=np.uint8)
+    return _picture(small.repeat(grain, axis=0).repeat(grain, axis=1))
+
+
+def _gradient(random: Random) -> Picture:
+    steps = np.linspace(0, 1, CROP)
+    one, two = np.array(ground(random)), np.array(ground(random))
+    mixed = one + (two - one) * steps[:, np.newaxis]
+    pixels = np.broadcast_to(mixed[:, np.newaxis], (CROP, CROP, 3))
+    return _picture(pixels if random.random() < 0.5 else pixels.swapaxes(0, 1))
+
+
+def _blobs(random: Random) -> Picture:
+    generator = np.random.default_rng(random.getrandbits(40))
+    size = random.randint(3, 14)
+    small = Image.fromarray(generator.integers(0, 256, (size, size, 3), dtype=np.uint8))
+    return _picture(np.asarray(small.resize((CROP, CROP), Image.Resampling.BICUBIC)))
+
+
+def _stripes(random: Random) -> Picture:
+    canvas = Canvas(ground=ground(random))
+    for _ in range(random.randint(4, 30)):
+        ends = [(random.uniform(0, CROP), random.uniform(0, CROP)) for _ in range(2)]
+        canvas.line(ends, ground(random))
+    return canvas.finish()
+
+
+def _blank(random: Random) -> Picture:
+    return Canvas(ground=ground(random)).finish()
+
+
+def _picture(pixels: npt.ArrayLike) -> Picture:
+    values = np.ascontiguousarray(pixels).astype(np.uint8)
+    nothing = np.zeros((PATCHES, PATCHES), dtype=np.uint8)
+    return Picture(Image.fromarray(values), values, (), nothing, nothing)

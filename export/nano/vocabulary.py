@@ -1,0 +1,118 @@
+"""nano's tokens: single characters, and whole phrases of its answers; answers as ids that decode to the right text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ...prompt import PromptLayout
+from ...tokenizer import Tokenizer
+from ..tokenizer import SMALLEST_VOCABULARY, write_tokenizer
+from .canvas import Place
+
+PHRASES = (
+    'The title of the book is "',
+    '" and the author is ',
+    "The author is ",
+    'This bar chart is titled "',
+    '". The highest bar is ',
+    "The highest bar is ",
+    "The lowest bar is ",
+    " with a value of ",
+    "The value of ",
+    'The title of the chart is "',
+    "The image shows ",
+    ' and the word "',
+    "The first image shows ",
+    ". The second image shows ",
+    ". The number of shapes is different.",
+    ". The shape is different.",
+    ". The color is different.",
+    ". The word is different.",
+    ". There is no difference.",
+    'The title is different: "',
+    'The author is different: "',
+    '" in the first image and "',
+    '" in the second image.',
+    'The text reads "',
+    "I don't know this kind of picture. I can read book covers, bar charts and simple colored shapes.",
+)
+VOCABULARY = SMALLEST_VOCABULARY + len(PHRASES)
+IMAGE_TOKENS = 313
+"""Slots a picture takes at one crop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Ids of an answer, its end included, and the cell each was read from: (picture, row, column) or None."""
+
+    ids: tuple[int, ...]
+    sources: tuple[tuple[int, int, int] | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """Text that stands in picture `picture`; `places` are the cells of its characters."""
+
+    text: str
+    places: tuple[Place, ...] = ()
+    picture: int = 0
+
+
+@dataclass(slots=True)
+class Vocabulary:
+    """The tokenizer and the ids of phrases and characters."""
+
+    tokenizer: Tokenizer
+    end: int = field(init=False)
+    _pieces: dict[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.end = self.tokenizer.control_id("<|end|>")
+        names = [*PHRASES, *(chr(code) for code in range(33, 127))]
+        self._pieces = {name: self.tokenizer.control_id(name) for name in names}
+        self._pieces[" "] = self.tokenizer.control_id("▁")
+
+    @classmethod
+    def read(cls, folder: Path) -> Vocabulary:
+        """The vocabulary of a checkpoint or model folder."""
+        return cls(Tokenizer(folder / "tokenizer.json"))
+
+    def answer(self, parts: Sequence[str | Copied]) -> Answer:
+        """Ids of an answer given in parts: text of our own, and text copied from a picture."""
+        ids: list[int] = []
+        sources: list[tuple[int, int, int] | None] = []
+        for part in parts:
+            text = part.text if isinstance(part, Copied) else part
+            pieces = [text] if text in self._pieces else list(text)
+            ids += [self._pieces[piece] for piece in pieces]
+            if isinstance(part, Copied) and part.places:
+                sources += [(part.picture, *place) for place in part.places]
+            else:
+                sources += [None] * len(pieces)
+        return Answer((*ids, self.end), (*sources, None))
+
+    def prompt(self, question: str, pictures: int) -> list[int]:
+        """Ids of the prompt as the runtime lays it out; slots are negative."""
+        return PromptLayout.of(question, pictures).input_ids(self.tokenizer, [IMAGE_TOKENS] * pictures)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What the runtime shows for these ids."""
+        stream = self.tokenizer.text_stream()
+        return "".join(stream.push(token) for token in ids) + stream.flush()
+
+
+def write_vocabulary(folder: Path) -> None:
+    """tokenizer.json and its companions."""
+    write_tokenizer(folder, VOCABULARY, PHRASES)
+
+
+@cache
+def vocabulary() -> Vocabulary:
+    """The vocabulary of training, made afresh."""
+    with TemporaryDirectory() as folder:
+        write_vocabulary(Path(folder))
+        return Vocabulary.read(Path(folder))

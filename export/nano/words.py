@@ -1,0 +1,73 @@
+"""Word lists: what titles, names and labels are made of, and words that are kept out of training."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from random import Random
+
+_FOLDER = Path(__file__).parent / "words"
+_PREPOSITIONS = ("of", "in", "under", "beyond", "behind", "for", "and", "without", "to", "from")
+
+
+@cache
+def words(name: str) -> tuple[str, ...]:
+    """The list of that name, e.g. "nouns"."""
+    return tuple((_FOLDER / f"{name}.txt").read_text(encoding="utf-8").split())
+
+
+def title(random: Random, held_out: bool = False) -> str:
+    """A believable title; `held_out`: of words never trained on."""
+    if held_out:
+        return " ".join(random.choice(words("held_out")).capitalize() for _ in range(random.randint(1, 3)))
+    if random.random() < 0.25:
+        return " ".join(random.choice(words("english")).capitalize() for _ in range(random.randint(1, 3)))
+    noun, other = (random.choice(words("nouns")).capitalize() for _ in range(2))
+    adjective = random.choice(words("adjectives")).capitalize()
+    link = random.choice(_PREPOSITIONS)
+    return random.choice(
+        (
+            f"The {adjective} {noun}",
+            f"{noun} {link} {other}",
+            f"The {noun} {link} the {other}",
+            f"{adjective} {noun}",
+            f"{noun} {other}",
+            f"The {noun}",
+            noun,
+            adjective,
+        )
+    )
+
+
+def author(random: Random, held_out: bool = False) -> str:
+    """A person's name; `held_out`: with a last name never trained on."""
+    first = random.choice(words("first_names"))
+    if held_out:
+        return f"{first} {random.choice(words('held_out')).capitalize()}"
+    if random.random() < 0.15:
+        last = random.choice(words("english")).capitalize()
+    else:
+        last = random.choice(words("last_names"))
+    return f"{first} {random.choice('ABCDEFGHJKLMNPRSTVW')}. {last}" if random.random() < 0.12 else f"{first} {last}"
+
+
+def any_word(random: Random) -> str:
+    """A word, number or random run of characters, in any case: what dense pages are filled with."""
+    kind = random.random()
+    if kind < 0.6:
+        word = random.choice(words("english"))
+    elif kind < 0.75:
+        word = random.choice(words(random.choice(("nouns", "adjectives", "first_names", "last_names"))))
+    elif kind < 0.88:
+        word = str(random.randrange(10 ** random.randint(1, 4)))
+    else:
+        return "".join(chr(random.randint(33, 126)) for _ in range(random.randint(1, 6)))
+    word += random.choice(",.:;!?-") if random.random() < 0.08 else ""
+    return random.choice((word, word, word.capitalize(), word.upper()))
+
+
+def plain_word(random: Random, held_out: bool = False) -> str:
+    """A word as labels have it: capitalised mostly, at times lower or upper case."""
+    lists = ("held_out",) if held_out else ("english", "english", "nouns", "last_names", "first_names")
+    word = random.choice(words(random.choice(lists)))
+    return random.choice((word, word.capitalize(), word.capitalize(), word.upper()))

@@ -1,0 +1,93 @@
+"""The renderer: a seed is a picture, labels say what is drawn, pixels are what the runtime will see."""
+
+from random import Random
+
+import numpy as np
+import pytest
+
+from phi3v import hd
+from phi3v.export.nano.canvas import Picture
+from phi3v.export.nano.charts import INTRODUCE, chart_sample
+from phi3v.export.nano.covers import cover_sample, draw_cover
+from phi3v.export.nano.evaluate import JOBS
+from phi3v.export.nano.pages import page
+from phi3v.export.nano.pairs import COMPARE
+from phi3v.export.nano.reading import draw_reading
+from phi3v.export.nano.stages import Make
+from phi3v.export.nano.strips import BOOK, line_strip
+from phi3v.export.nano.vocabulary import Copied
+from phi3v.export.nano.words import words
+
+
+def as_the_runtime_sees(picture: Picture) -> np.ndarray:
+    crop = hd.transform(picture.original, 1).crops[0]
+    mean = np.array([0.48145466, 0.4578275, 0.40821073]).reshape(3, 1, 1)
+    std = np.array([0.26862954, 0.26130258, 0.27577711]).reshape(3, 1, 1)
+    return ((crop * std + mean) * 255).transpose(1, 2, 0)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_same_seed_gives_the_same_sample(job: str) -> None:
+    one, two, other = (JOBS[job](Random(seed), False) for seed in (3, 3, 4))
+    assert [turn.text for turn in one.turns] == [turn.text for turn in two.turns]
+    assert all((a.pixels == b.pixels).all() for a, b in zip(one.pictures, two.pictures, strict=True))
+    assert any((a.pixels != b.pixels).any() for a, b in zip(one.pictures, other.pictures, strict=True))
+
+
+@pytest.mark.parametrize("make", [cover_sample, chart_sample])
+def test_training_pixels_are_those_of_the_runtime(make: Make) -> None:
+    for seed in range(12):
+        (picture,) = make(Random(seed), False).pictures
+        # A portrait is scaled lying down there: Pillow's rounding differs by one level.
+        assert np.abs(as_the_runtime_sees(picture) - picture.pixels).max() <= 1.51
+
+
+@pytest.mark.parametrize("job", ["cover", "chart", "scene pair"])
+def test_every_copied_character_stands_in_its_cell(job: str) -> None:
+    for seed in range(8):
+        sample = JOBS[job](Random(seed), False)
+        for turn in sample.turns:
+            for part in turn.answer:
+                if isinstance(part, Copied):
+                    assert len(part.places) == len(part.text)
+                    standing = zip(part.text, part.places, strict=True)
+                    assert all(in_cell(sample.pictures[part.picture], c, place) for c, place in standing)
+
+
+def in_cell(picture: Picture, character: str, place: tuple[int, int]) -> bool:
+    if character == " ":
+        return True
+    return any(c == character and (int(y // 28), int(x // 28)) == place for x, y, c in picture.characters)
+
+
+def test_labels_name_the_characters_of_a_line_in_order() -> None:
+    sample = line_strip(Random(5), 4, "Read it.")
+    rows = sample.pictures[0].labels().reshape(24, -1)
+    read = "".join(chr(32 + code) for code in rows.flatten() if code)
+    (text,) = (part.text for part in sample.turns[0].answer if isinstance(part, Copied))
+    assert read == text.replace(" ", "")
+
+
+def test_a_cover_of_the_reference_document_is_answered_to_the_letter() -> None:
+    cover = draw_cover(Random(0), "ALONE", "Morgan Maxwell", style=1)
+    assert (cover.title.text, cover.author.text) == ("ALONE", "Morgan Maxwell")
+    assert "Help me get the title and author information of this book?" in BOOK
+    assert "Could you please introduce this stock to me?" in INTRODUCE
+    assert "What is difference in this two images?" in COMPARE
+
+
+def test_held_out_words_are_in_no_other_list() -> None:
+    trained = {
+        word.lower()
+        for name in ("english", "nouns", "adjectives", "last_names", "first_names", "subjects")
+        for word in words(name)
+    }
+    assert not trained & set(words("held_out"))
+
+
+def test_reading_windows_carry_the_labels_of_what_they_show() -> None:
+    windows, whole = (draw_reading(Random(seed), Random(1)) for seed in (1, 0))
+    assert (windows.pixels.shape, windows.characters.shape) == ((80, 112, 112, 3), (80, 8, 8, 3))
+    assert (whole.pixels.shape, whole.characters.shape) == ((7, 336, 336, 3), (7, 24, 24, 3))
+    assert (draw_reading(Random(0), Random(1)).pixels == whole.pixels).all()
+    assert (page(Random(2)).labels() > 0).sum() > 50

@@ -1,0 +1,76 @@
+"""Training: it resumes to the same weights, learns, and keeps its weights in a small file."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+
+from phi3v.export.nano.batches import Window
+from phi3v.export.nano.checkpoint import write_weights
+from phi3v.export.nano.optimiser import Rates
+from phi3v.export.nano.samples import Sample
+from phi3v.export.nano.stages import STAGES, Stage
+from phi3v.export.nano.strips import line_strip
+from phi3v.export.nano.train import Trainer, height, main
+
+
+def few_lines(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
+    return [line_strip(random, 3, "Read it.", held_out) for _ in range(3)], Window(3, 2, True, False)
+
+
+SMALL = Stage("small", True, 0.0, few_lines, probes={"line": few_lines})
+
+
+def trainer() -> Trainer:
+    return Trainer(SMALL, Rates(), width=64)
+
+
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole = trainer()
+    for _ in range(4):
+        whole.train_step(0.5)
+    stopped = trainer()
+    for _ in range(2):
+        stopped.train_step(0.5)
+    stopped.save(tmp_path / "state.pt")
+    resumed = trainer()
+    resumed.resume(tmp_path / "state.pt")
+    for _ in range(2):
+        resumed.train_step(0.5)
+    assert (resumed.step, resumed.seen) == (4, 12)
+    for kept in ("learner", "mean"):
+        wanted, found = (getattr(run, kept).state_dict() for run in (whole, resumed))
+        assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+
+
+def test_weights_alone_start_a_run_in_half_precision(tmp_path: Path) -> None:
+    first, second = trainer(), trainer()
+    first.train_step(1.0)
+    first.save(tmp_path / "state.pt")
+    write_weights(tmp_path / "state.pt", tmp_path / "weights.safetensors")
+    second.load(tmp_path / "weights.safetensors")
+    for name, tensor in first.mean.state_dict().items():
+        assert torch.equal(tensor.half().float(), second.learner.state_dict()[name]), name
+    assert second.step == 0
+
+
+def test_a_few_steps_lower_the_loss() -> None:
+    run = trainer()
+    losses = [float(run.train_step(1.0).answer.detach()) for _ in range(12)]
+    assert losses[-1] < 0.85 * losses[0]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_learning_rates_rise_and_fall(name: str) -> None:
+    heights = [height(step, 1000) for step in range(1000)]
+    assert heights[0] < heights[49] == max(heights) == 1
+    assert heights[-1] < 0.05
+
+
+def test_the_command_line_trains_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "state.pt"
+    for steps in ("1", "2"):
+        main(["tower", "--out", str(out), "--steps", steps, "--every", "10"])
+    assert out.is_file()
+    assert torch.load(out, weights_only=True)["step"] == 2
