@@ -23,6 +23,12 @@ def test_a_baseline_of_another_processor_decides_nothing() -> None:
     assert judge(other, baseline).passed
 
 
+def test_a_busy_machine_decides_nothing() -> None:
+    baseline = Record.read(BASELINE)
+    busy = [sample | {"total_s": 2 * sample["total_s"]} for sample in baseline.content["samples"]]
+    assert "busy" in judge(baseline, Record(baseline.content | {"samples": busy})).stale
+
+
 def test_a_fifth_more_time_in_the_baselines_own_samples_is_caught() -> None:
     baseline = Record.read(BASELINE)
     times = ("prepare_s", "prefill_s", "ttft_s", "tpot_s", "total_s")
