@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ..errors import OptionError
 from .record import Record
-from .statistics import MAD_TO_SIGMA, Summary
+from .statistics import MAD_TO_SIGMA, Summary, round_ratios
 
 Verdict = Literal["better", "same", "worse", "too few", "too noisy"]
 
@@ -51,11 +51,12 @@ def compare(old: Record, new: Record, *, allow_different: bool = False) -> list[
     """Compare the times of two records. Raises OptionError when they are not comparable."""
     if not allow_different:
         refuse_different(old, new)
-    if not list(_common(old, new)):
+    common = list(_common(old, new))
+    if not common:
         raise OptionError("these records have no subject and case in common; there is nothing to compare")
     return [
         _judge(subject, case, metric, *(_series(record, subject, case, metric) for record in (old, new)))
-        for subject, case, metric in _common(old, new)
+        for subject, case, metric in common
     ]
 
 
@@ -111,8 +112,7 @@ def _series(record: Record, subject: str, case: str, metric: str) -> list[float]
 
 
 def _ratios(record: Record, subject: str, reference: str, case: str, metric: str) -> list[float]:
-    above, below = (record.values(name, case, metric) for name in (subject, reference))
-    return [above[n] / below[n] for n in sorted(above.keys() & below.keys()) if below[n] > 0]
+    return round_ratios(record.values(subject, case, metric), record.values(reference, case, metric))
 
 
 def _judge(subject: str, case: str, metric: str, old: Sequence[float], new: Sequence[float]) -> Change:

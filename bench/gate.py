@@ -23,7 +23,7 @@ SUBJECT, REFERENCE = "ours", "torch-fp32"
 CASES = (Case(1344, 1344, 4, 32), Case(4000, 3000, 1, 2))
 """A request in which prefill and decode count, and one in which reading and preparing the picture do."""
 
-
+LAYERS = 10
 BUSY = 1.25
 """From here on other work shares the cores, and does not slow both subjects alike."""
 
@@ -59,13 +59,14 @@ def check(baseline: Record, folder: Path, say: Callable[[str], None] = lambda li
 
 
 def measure(
-    folder: Path, *, layers: int = 10, rounds: int = 7, say: Callable[[str], None] = lambda line: None
+    folder: Path, *, layers: int = LAYERS, rounds: int = 7, say: Callable[[str], None] = lambda line: None
 ) -> Record:
     """A small model of our own, both subjects in turns. `layers` more than the baseline's are a slowdown to catch."""
-    dims = tiny_dims(hidden_size=512, layers=layers, heads=8, context=4096)
-    reference = tiny_dims(hidden_size=512, layers=10, heads=8, context=4096)
-    ours = export_model(write_random_checkpoint(folder / "checkpoint", dims), folder / "model")
-    theirs = write_random_checkpoint(folder / "reference", reference)
+    checkpoint, theirs = (
+        write_random_checkpoint(folder / name, tiny_dims(hidden_size=512, layers=depth, heads=8, context=4096))
+        for name, depth in (("checkpoint", layers), ("reference", LAYERS))
+    )
+    ours = export_model(checkpoint, folder / "model")
     # One thread each: thread pools that wait for a busy core would measure the neighbours, not us.
     subjects = [SubjectSpec(SUBJECT, SUBJECT, ours, threads=1), SubjectSpec(REFERENCE, REFERENCE, theirs, threads=1)]
     # A process each turn: where its memory happens to lie moves a short decoding step by a fifth, for its whole life.

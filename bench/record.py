@@ -14,11 +14,10 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..device import gpus
+from ..device import gpus, installed
 from ..errors import OptionError
 from ..memory import total_memory
 
@@ -29,8 +28,10 @@ METRICS = (
 )
 """What is measured; smaller is better. prepare_s: image decode and preprocess; tpot_s: a token after the first."""
 
-_PACKAGES = ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime", "onnxruntime-gpu", "torch", "transformers")
-_MORE_PACKAGES = ("numpy", "pillow", "tokenizers")
+_PACKAGES = (
+    *("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime", "onnxruntime-gpu"),
+    *("torch", "transformers", "numpy", "pillow", "tokenizers"),
+)
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,7 @@ def describe_machine() -> dict[str, Any]:
 
 def describe_packages() -> dict[str, str]:
     """Versions of everything that could change a number."""
-    found = {}
-    for name in (*_PACKAGES, *_MORE_PACKAGES):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {name: version for name in _PACKAGES if (version := installed(name))}
 
 
 def describe_source() -> dict[str, Any]:

@@ -40,9 +40,9 @@ def markdown(record: Record) -> str:
     """Both tables, what they were measured on, and what is not timed."""
     content = record.content
     lines = [f"# phi3v benchmark, {content['created']}", "", *(f"- {line}" for line in _facts(content)), ""]
-    lines += ["How many times faster, and how much less memory, by round: median (least to largest).", ""]
-    lines += [*_markdown_table(ratios_table(record)), "", "Medians of single answers, with their median deviation.", ""]
-    return "\n".join([*lines, *_markdown_table(times_table(record)), "", _NOT_TIMED, ""])
+    for title, table in _TABLES:
+        lines += [f"{title}.", "", *_markdown_table(table(record)), ""]
+    return "\n".join([*lines, _NOT_TIMED, ""])
 
 
 def html_page(record: Record) -> str:
@@ -66,7 +66,7 @@ _NOT_TIMED = (
     "one process's; cold start runs from starting the process to its first token."
 )
 _TABLES: tuple[tuple[str, Callable[[Record], list[Row]]], ...] = (
-    ("How many times faster, by round: median (least to largest)", ratios_table),
+    ("How many times faster, and how much less memory, by round: median (least to largest)", ratios_table),
     ("Medians of single answers, with their median deviation", times_table),
 )
 

@@ -6,17 +6,16 @@ turn starts a process, which also measures loading and the cold start again; for
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, TypeVar
 
 from ..errors import InferenceError, OptionError
 from ..memory import available_memory
@@ -32,6 +31,8 @@ from .record import (
     now,
 )
 from .subjects import SUBJECTS
+
+T = TypeVar("T")
 
 _SETTLE_S = 0.3
 """Pause between turns: thread pools spin for a while after an answer, and would take the next one's cores."""
@@ -82,7 +83,8 @@ def run(
             raise OptionError(f"{spec.label} can do none of the cases: genai's own processor always makes 16 crops")
     if len({spec.label for spec in subjects}) < len(subjects):
         raise OptionError("two subjects have the same label; name them LABEL:SUBJECT=FOLDER")
-    stays = _fit_together(subjects) if resident is None else resident
+    models = {spec.label: describe_model(spec.model) | _settings(spec) for spec in subjects}
+    stays = _fit_together(models) if resident is None else resident
     samples: list[dict[str, Any]] = []
     record = Record(
         {
@@ -92,7 +94,7 @@ def run(
             "source": describe_source(),
             "machine": describe_machine(),
             "packages": describe_packages(),
-            "models": {spec.label: describe_model(spec.model) | _settings(spec) for spec in subjects},
+            "models": models,
             "settings": {"rounds": rounds, "resident": stays, "greedy": True, "prompt": PROMPT},
             "cases": [str(case) for case in cases],
             "samples": samples,
@@ -125,24 +127,19 @@ def _resident_turns(
         # case that every subject can do.
         first = min((case for case in common if spec.takes(case)), key=lambda case: case.num_crops)
         say(f"starting {spec.label}")
-        with _Worker(spec) as worker:
+        with closing(_Worker(spec)) as worker:
             yield worker.measure(first, pictures[first], 0, say)
-    workers: list[_Worker] = []
-    try:
+    with ExitStack() as stack:
+        workers = []
         for spec in subjects:
             say(f"loading {spec.label}")
-            workers.append(_Worker(spec, start=False))
+            workers.append(stack.enter_context(closing(_Worker(spec, start=False))))
         for number in range(rounds + 1):
             for case, picture in pictures.items():
-                # Each round starts with another subject: none always runs right after the same neighbour.
-                order = [workers[(number + k) % len(workers)] for k in range(len(workers))]
-                for worker in order:
+                for worker in _rotated(workers, number):
                     if worker.spec.takes(case):
                         yield worker.measure(case, picture, number, say)
                         time.sleep(_SETTLE_S)
-    finally:
-        for worker in workers:
-            worker.close()
 
 
 def _fresh_turns(
@@ -152,10 +149,9 @@ def _fresh_turns(
     say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
     for number in range(1, rounds + 1):
-        for k in range(len(subjects)):
-            spec = subjects[(number + k) % len(subjects)]
+        for spec in _rotated(subjects, number):
             say(f"loading {spec.label}")
-            with _Worker(spec) as worker:
+            with closing(_Worker(spec)) as worker:
                 # The first answer also pays for first use of the memory: a short one of the cheapest case takes it.
                 own = [case for case in pictures if spec.takes(case)]
                 cheapest = min(own, key=lambda case: case.num_crops)
@@ -165,14 +161,20 @@ def _fresh_turns(
                     yield worker.measure(case, pictures[case], number, say)
 
 
-def _fit_together(subjects: Sequence[SubjectSpec]) -> bool:
+def _rotated(items: Sequence[T], number: int) -> list[T]:
+    """The same order every round, begun with another one each."""
+    start = number % len(items)
+    return [*items[start:], *items[:start]]
+
+
+def _fit_together(models: dict[str, dict[str, Any]]) -> bool:
     free = available_memory()
-    needed = sum(describe_model(spec.model)["bytes"] * _BYTES_IN_MEMORY[spec.subject] for spec in subjects)
+    needed = sum(model["bytes"] * _BYTES_IN_MEMORY[model["subject"]] for model in models.values())
     return free is None or needed < 0.7 * free
 
 
 class _Worker:
-    """A subject's process; a context manager. `start`: its first answer carries load and cold start."""
+    """A subject's process, to be closed. `start`: its first answer carries load and cold start."""
 
     def __init__(self, spec: SubjectSpec, *, start: bool = True) -> None:
         self.spec = spec
@@ -187,7 +189,7 @@ class _Worker:
     def measure(self, case: Case, picture: Path, number: int, say: Callable[[str], None]) -> dict[str, Any]:
         """One answer as the record keeps it; round 0 is warm-up."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # a process that is gone is reported by what it does not answer
+        with suppress(BrokenPipeError):  # a process that is gone is reported by what it does not answer
             self._process.stdin.write(json.dumps({"case": str(case), "picture": str(picture)}) + "\n")
             self._process.stdin.flush()
         answer = self._read()
@@ -219,11 +221,3 @@ class _Worker:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

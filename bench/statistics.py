@@ -29,6 +29,11 @@ class Summary:
         return cls(len(values), middle, statistics.median(abs(value - middle) for value in values), p95)
 
 
+def round_ratios(above: dict[int, float], below: dict[int, float]) -> list[float]:
+    """`above` over `below`, round by round, where both were measured."""
+    return [above[n] / below[n] for n in sorted(above.keys() & below.keys()) if below[n] > 0]
+
+
 @dataclass(frozen=True, slots=True)
 class Ratio:
     """How many times as large: the median of the ratios within each round, and the least and the largest of them."""
@@ -36,14 +41,9 @@ class Ratio:
     median: float
     least: float
     largest: float
-    mad: float
-    rounds: int
 
     @classmethod
     def of(cls, above: dict[int, float], below: dict[int, float]) -> Ratio | None:
         """Ratio of two series of samples by round; None without a round in common."""
-        ratios = [above[n] / below[n] for n in sorted(above.keys() & below.keys()) if below[n] > 0]
-        if not ratios:
-            return None
-        summary = Summary.of(ratios)
-        return cls(summary.median, min(ratios), max(ratios), summary.mad, summary.count)
+        ratios = round_ratios(above, below)
+        return cls(statistics.median(ratios), min(ratios), max(ratios)) if ratios else None

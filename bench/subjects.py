@@ -26,8 +26,8 @@ SUBJECTS = ("ours", "genai", "torch-fp32", "torch-bf16", "torch-fp16")
 class Sample:
     """One answer: seconds of each stage, what was counted, and which tokens came (as a digest).
 
-    `preprocess_s` is None's sibling `image_decode_s` included where a backend does both at once. `ttft_s` runs from
-    the call to the first token, `decode_s` over the `decode_tokens` after it. `first_token_at` is time.monotonic().
+    `image_decode_s` is None where a backend decodes the picture while it preprocesses. `ttft_s` runs from the call to
+    the first token, `decode_s` over the `decode_tokens` after it. `first_token_at` is time.monotonic().
     """
 
     image_decode_s: float | None
@@ -83,10 +83,9 @@ class _EngineSubject:
     def run(self, case: Case, picture: Path) -> Sample:
         began, first, first_at = time.perf_counter(), 0.0, 0.0
         with self._engine.stream(PROMPT, [picture], num_crops=case.num_crops, max_new_tokens=case.new_tokens) as stream:
-            for token in stream:
+            for _ in stream:
                 if not first:
                     first, first_at = time.perf_counter() - began, time.monotonic()
-                del token
             total = time.perf_counter() - began
             result = stream.result
         timings, usage = result.timings, result.usage
@@ -123,14 +122,10 @@ class _ExampleLoop:
     """
 
     def __init__(self, model: ModelDir, device: Literal["cpu", "cuda"]) -> None:
-        from ..genai import import_genai
+        from ..genai import import_genai, load_model
 
         self._og = import_genai()
-        config = self._og.Config(str(model.path))
-        config.clear_providers()
-        if device == "cuda":
-            config.append_provider("cuda")
-        self._model = self._og.Model(config)
+        self._model = load_model(self._og, model, device)
         self._processor = self._model.create_multimodal_processor()
 
     def run(self, case: Case, picture: Path) -> Sample:

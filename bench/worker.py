@@ -13,6 +13,9 @@ import sys
 import time
 from pathlib import Path
 
+from ..device import gpu_memory_used
+from ..memory import peak_memory
+
 
 def main() -> None:
     """Load, say so, and answer cases until standard input ends."""
@@ -49,21 +52,7 @@ def _forget_peak() -> None:
 
 def _memory() -> dict[str, int | None]:
     """This answer's peak, the loaded model included, read outside the timed region."""
-    peak = None
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                peak = int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return {"rss_peak_bytes": peak, "gpu_used_bytes": _gpu_used()}
-
-
-def _gpu_used() -> int | None:
-    """Bytes in use on the first GPU, by everything, as the driver counts them; None without one."""
-    from ..device import gpu_memory_used
-
-    return gpu_memory_used()
+    return {"rss_peak_bytes": peak_memory(), "gpu_used_bytes": gpu_memory_used()}
 
 
 if __name__ == "__main__":

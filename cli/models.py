@@ -46,20 +46,16 @@ def verify(model: str) -> None:
     """
     from phi3v.export.manifest import read_manifest
     from phi3v.export.manifest import verify as verify_files
+    from phi3v.export.progress import Meter
     from phi3v.local_models import resolve_model
     from phi3v.model_dir import pull_command
 
     folder = resolve_model(model)
     manifest = read_manifest(folder)
-    done, total = 0, sum(manifest["files"].values())
     with progress_bar() as progress:
-
-        def report(more: int) -> None:
-            nonlocal done
-            done += more
-            progress("verifying", done, total)
-
-        problems = verify_files(folder, on_read=report)
+        meter = Meter(sum(manifest["files"].values()), progress)
+        meter.enter("verifying")
+        problems = verify_files(folder, on_read=meter.add)
     for name, problem in problems.items():
         click.echo(f"{folder / name} {problem}")
     if problems:

@@ -5,7 +5,10 @@ blobs/ETAG holds the bytes, snapshots/COMMIT/FILE links to a blob, refs/REVISION
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from huggingface_hub.utils import WeakFileLock
 
 from .hub import HubFile
 
@@ -16,7 +19,12 @@ class RepoCache:
     def __init__(self, cache: Path, repo: str) -> None:
         self.repo = repo
         self.root = cache / f"models--{repo.replace('/', '--')}"
-        self.lock_path = cache / ".locks" / self.root.name / "phi3v-pull.lock"
+        self._lock = cache / ".locks" / self.root.name / "phi3v-pull.lock"
+
+    def lock(self, *, timeout: float | None = None) -> AbstractContextManager[object]:
+        """One pull or removal at a time. Waits for ever, or raises filelock.Timeout after `timeout` seconds."""
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        return WeakFileLock(self._lock, timeout=timeout)
 
     def blob(self, file: HubFile) -> Path:
         """Where a file's bytes lie once they are complete."""

@@ -13,10 +13,10 @@ class Progress(Protocol):
 
 
 class Meter:
-    """Adds up the bytes read and hands them to a caller's Progress."""
+    """Adds up bytes and hands them to a caller's Progress."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
-        self.total, self.done, self.stage, self._progress = total, 0, "vision", progress
+        self.total, self.done, self.stage, self._progress = total, 0, "", progress
 
     def enter(self, stage: str) -> None:
         """Name the stage that begins."""
@@ -24,7 +24,7 @@ class Meter:
         self.add(0)
 
     def add(self, nbytes: int) -> None:
-        """Count bytes that were read."""
+        """Count bytes that are done; a negative number takes back what was worth nothing."""
         self.done = min(self.done + nbytes, self.total)
         if self._progress is not None:
             self._progress(self.stage, self.done, self.total)

@@ -12,22 +12,20 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from filelock import Timeout
 from huggingface_hub import constants
-from huggingface_hub.utils import WeakFileLock
 
 from ..errors import DiskSpaceError, MissingDependencyError, ModelFetchError, ModelNotFoundError
 from ..local_models import LocalModel, find_local, hub_cache
 from ..model_dir import MANIFEST, ModelDir
 from .catalog import PublishedBuild
-from .hub import HubFile, Listing, explained, list_files
+from .hub import Listing, explained, list_files
 from .hub_cache import RepoCache
 from .manifest import FORMAT, describe_files, read_manifest, write_manifest
-from .progress import Progress
+from .progress import Meter, Progress
 from .transfer import fetch
 
 MIGRATED = "phi3v"
@@ -167,17 +165,10 @@ def _install(plan: Plan, revision: str, progress: Progress | None) -> LocalModel
 
 def _fetch_all(plan: Plan, progress: Progress | None) -> dict[str, str]:
     """Fetch what is missing, the small files first; returns the SHA-256 of every file by its name."""
-    done, total = 0, sum(file.size for file in plan.listing.files)
-    hashes = {}
-
-    def report(file: HubFile, more: int) -> None:
-        nonlocal done
-        done += more
-        if progress is not None:
-            progress(file.name, done, total)
-
+    meter, hashes = Meter(sum(file.size for file in plan.listing.files), progress), {}
     for file in sorted(plan.listing.files, key=lambda file: file.size):
-        hashes[file.name] = fetch(file, plan.listing.commit, plan.cache, partial(report, file)).sha256
+        meter.enter(file.name)
+        hashes[file.name] = fetch(file, plan.listing.commit, plan.cache, meter.add).sha256
     return hashes
 
 
@@ -194,14 +185,13 @@ def check_disk(plan: Plan) -> None:
 
 @contextmanager
 def _locked(cache: RepoCache) -> Iterator[None]:
-    """One pull or removal at a time in one repository's cache."""
-    cache.lock_path.parent.mkdir(parents=True, exist_ok=True)
+    """Hold the cache's lock, and say so when that takes waiting."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(WeakFileLock(cache.lock_path, timeout=0.1))
+            stack.enter_context(cache.lock(timeout=0.1))
         except Timeout:
             _log.warning("another phi3v is at work on %s; waiting for it", cache.repo)
-            stack.enter_context(WeakFileLock(cache.lock_path))
+            stack.enter_context(cache.lock())
         yield
 
 

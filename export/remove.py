@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import Timeout
-from huggingface_hub.utils import WeakFileLock
 
 from ..errors import ModelError, ModelNotFoundError
 from ..local_models import find_local, hub_cache, split_name
@@ -43,9 +42,8 @@ def remove(name: str) -> int:
     """Take it away; returns the bytes freed. Raises ModelError while a pull of the same repository runs."""
     with ExitStack() as locks:
         for cache in _plan(name).caches:
-            cache.lock_path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                locks.enter_context(WeakFileLock(cache.lock_path, timeout=0.1))
+                locks.enter_context(cache.lock(timeout=0.1))
             except Timeout as exc:
                 raise ModelError(f"another phi3v is at work on {cache.repo}; try again when it is done") from exc
         plan = _plan(name)  # anew: a pull may have ended since it was last looked at

@@ -42,7 +42,7 @@ class GenaiBackend:
         self._model_dir = model
         self._device = device
         self.tokenizer = Tokenizer(model.path / "tokenizer.json")
-        self._model = _load_model(self._og, model, device, cuda_graph, threads)
+        self._model = load_model(self._og, model, device, cuda_graph=cuda_graph, threads=threads)
         self._pixel_dtype = np.dtype(model.pixel_dtype) if model.pixel_dtype else self._probe_pixel_dtype()
 
     @property
@@ -226,7 +226,10 @@ def import_genai() -> ModuleType:
         ) from exc
 
 
-def _load_model(og: ModuleType, model: ModelDir, device: Device, cuda_graph: bool, threads: int | None) -> Any:
+def load_model(
+    og: ModuleType, model: ModelDir, device: Device, *, cuda_graph: bool = False, threads: int | None = None
+) -> Any:
+    """genai's model of a folder on one device. Raises ModelFolderError."""
     try:
         config = og.Config(str(model.path))
         config.clear_providers()

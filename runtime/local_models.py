@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,11 +86,10 @@ def split_name(name: str) -> tuple[str, str | None]:
     return model, variant or None
 
 
-def find_local(name: str, models: Iterable[LocalModel] | None = None) -> list[LocalModel]:
+def find_local(name: str) -> list[LocalModel]:
     """Pulled models that `name` or `name:variant` means, the newest of each variant first."""
     wanted, variant = split_name(name)
-    found = local_models() if models is None else models
-    return [model for model in found if model.name == wanted and variant in (None, model.variant)]
+    return [model for model in local_models() if model.name == wanted and variant in (None, model.variant)]
 
 
 def resolve_model(model: str | os.PathLike[str] | None = None, device: str = "auto") -> Path:
@@ -111,14 +110,14 @@ def resolve_model(model: str | os.PathLike[str] | None = None, device: str = "au
             f"{wanted} is neither a folder nor a model on this machine (pulled: {held}); "
             f"fetch it with `phi3v pull {wanted}`, or give a model folder"
         )
-    return _best(found, device).path
+    return _best(found, _fitting(found, device) if len(found) > 1 else found).path
 
 
 def _default(device: str) -> Path:
     pulled = local_models()
     fitting = _fitting(pulled, device)
     if fitting:
-        return _best(fitting, device).path
+        return _best(fitting, fitting).path
     if BUILTIN.is_dir():
         return BUILTIN
     too_big = f" ({', '.join(model.full_name for model in pulled)} would not run here)" if pulled else ""
@@ -136,9 +135,8 @@ def _fitting(models: list[LocalModel], device: str) -> list[LocalModel]:
     return [m for m in models if device in ("auto", m.device) and machine.fits(m.device, m.memory_bytes)]
 
 
-def _best(models: list[LocalModel], device: str) -> LocalModel:
-    """Of at least one: whole ones before damaged ones, then what fits here, the fastest variant, the newest."""
-    fitting = _fitting(models, device)
+def _best(models: list[LocalModel], fitting: list[LocalModel]) -> LocalModel:
+    """Of at least one: whole ones before damaged ones, then what is fitting, the fastest variant, the newest."""
 
     def rank(model: LocalModel) -> tuple[bool, bool, int, float]:
         speed = _PREFERENCE.index(model.variant) if model.variant in _PREFERENCE else len(_PREFERENCE)

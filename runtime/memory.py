@@ -6,25 +6,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
 
 
 def available_memory() -> int | None:
     """Bytes that can be allocated without swapping (Linux `MemAvailable`, cgroup limits); None where unknown."""
-    return _least(_meminfo("MemAvailable"), *(limit - used for limit, used in _cgroup_limits()))
+    return _least(_table_bytes(_MEMINFO, "MemAvailable"), *(limit - used for limit, used in _cgroup_limits()))
 
 
 def total_memory() -> int | None:
     """Bytes of RAM (Linux `MemTotal`, cgroup limits); None where the system does not say."""
-    return _least(_meminfo("MemTotal"), *(limit for limit, _ in _cgroup_limits()))
+    return _least(_table_bytes(_MEMINFO, "MemTotal"), *(limit for limit, _ in _cgroup_limits()))
+
+
+def peak_memory() -> int | None:
+    """Most bytes of RAM this process has held at once (Linux `VmHWM`); None where the system does not say."""
+    return _table_bytes(Path("/proc/self/status"), "VmHWM")
 
 
 def _least(machine: int | None, *groups: int) -> int | None:
     return min((size for size in (machine, *groups) if size is not None), default=None)
 
 
-def _meminfo(field: str) -> int | None:
+def _table_bytes(table: Path, field: str) -> int | None:
+    """A field that one of the kernel's tables states in KiB."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        lines = table.read_text(encoding="ascii").splitlines()
     except OSError:
         return None
     for line in lines:
