@@ -30,7 +30,7 @@ METRICS = (
 
 _PACKAGES = (
     *("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime", "onnxruntime-gpu"),
-    *("torch", "transformers", "numpy", "pillow", "tokenizers"),
+    *("nvidia-cudnn-cu13", "nvidia-cublas", "torch", "transformers", "numpy", "pillow", "tokenizers"),
 )
 
 
@@ -89,6 +89,7 @@ def describe_machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "gpus": [{"name": g.name, "memory_bytes": g.memory_bytes, "driver_cuda": g.driver_cuda} for g in gpus()],
+        "nvidia_driver": _nvidia_driver(),
     }
 
 
@@ -124,6 +125,15 @@ def describe_model(folder: Path) -> dict[str, Any]:
 def now() -> str:
     """This moment, UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _nvidia_driver() -> str | None:
+    """The kernel module's own line, which names its version; None without one."""
+    try:
+        lines = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return lines[0].partition(":")[2].strip() if lines else None
 
 
 def _cpu_model() -> str:

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
+import ml_dtypes
 import numpy as np
 import torch
 from PIL import Image
@@ -26,6 +27,7 @@ from ..backend import ModelInputs, TextStream
 from ..errors import InferenceError, OptionError, PromptError
 from ..export.checkpoint import Checkpoint
 from ..export.dims import CLIP, VISION, ModelDims
+from ..export.safetensors_file import Array
 from ..model_dir import ModelDir
 from ..tokenizer import Tokenizer as RuntimeTokenizer
 from ..types import SamplingParams
@@ -294,5 +296,11 @@ def _load(module: nn.Module, checkpoint: Checkpoint, source: Callable[[str], str
     for name, parameter in module.named_parameters():
         wanted = source(name)
         if wanted in checkpoint.tensors:
-            values = checkpoint.float32(wanted).reshape(tuple(parameter.shape))
-            parameter.data.copy_(torch.from_numpy(np.array(values)))
+            parameter.data.copy_(_tensor(checkpoint.read(wanted)).reshape(parameter.shape))
+
+
+def _tensor(values: Array) -> torch.Tensor:
+    """The values in their own type, without a copy; torch takes bfloat16 from no array but as bits."""
+    if values.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(values.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(values)

@@ -27,7 +27,8 @@ class Sample:
     """One answer: seconds of each stage, what was counted, and which tokens came (as a digest).
 
     `image_decode_s` is None where a backend decodes the picture while it preprocesses. `ttft_s` runs from the call to
-    the first token, `decode_s` over the `decode_tokens` after it. `first_token_at` is time.monotonic().
+    the first token, `decode_s` over the `decode_tokens` after it, detokenising included; `first_token_at` is
+    time.monotonic().
     """
 
     image_decode_s: float | None
@@ -60,7 +61,7 @@ def make_subject(
 
         return _EngineSubject(GenaiBackend(ModelDir.open(model), device, cuda_graph=cuda_graph, threads=threads))
     if name == "genai":
-        return _ExampleLoop(ModelDir.open(model), device)
+        return _ExampleLoop(ModelDir.open(model), device, threads)
     if name in SUBJECTS:
         import torch
 
@@ -94,8 +95,8 @@ class _EngineSubject:
             preprocess_s=timings.preprocess_s,
             prefill_s=timings.prefill_s,
             ttft_s=first,
-            decode_s=timings.decode_s,
-            decode_tokens=_checked(timings.decode_tokens, case),
+            decode_s=total - first,
+            decode_tokens=_checked(usage.completion_tokens - 1, case),
             total_s=total,
             prompt_tokens=usage.prompt_tokens,
             image_tokens=usage.image_tokens,
@@ -121,11 +122,11 @@ class _ExampleLoop:
     Source: examples/python/model-mm.py of onnxruntime-genai. It cannot do fewer than 16 crops.
     """
 
-    def __init__(self, model: ModelDir, device: Literal["cpu", "cuda"]) -> None:
+    def __init__(self, model: ModelDir, device: Literal["cpu", "cuda"], threads: int | None = None) -> None:
         from ..genai import import_genai, load_model
 
         self._og = import_genai()
-        self._model = load_model(self._og, model, device)
+        self._model = load_model(self._og, model, device, threads=threads)
         self._processor = self._model.create_multimodal_processor()
 
     def run(self, case: Case, picture: Path) -> Sample:
