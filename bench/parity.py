@@ -17,7 +17,7 @@ from ..backend import ModelInputs
 from ..export.checkpoint import Checkpoint
 from ..genai import GenaiBackend
 from ..model_dir import GENAI_CONFIG, ModelDir
-from ..types import SamplingParams
+from ..sampling import TokenChooser
 from .reference import ReferenceModel
 
 Array = npt.NDArray[np.float32]
@@ -52,7 +52,7 @@ def parity(
     theirs, ours = reference.preprocess(prompt, pictures, num_crops), backend.preprocess(prompt, pictures, num_crops)
     expected = reference.logits(theirs).numpy()
     found = all_logits(model, ours)
-    generation = backend.start(ours, SamplingParams(), new_tokens)
+    generation = backend.start(ours, TokenChooser(), new_tokens)
     tokens = [generation.step() for _ in range(new_tokens)]
     generation.close()
     backend.close()

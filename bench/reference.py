@@ -24,13 +24,13 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, Phi3Config, Phi3ForC
 from transformers.initialization import no_init_weights
 
 from ..backend import ModelInputs, TextStream
-from ..errors import InferenceError, OptionError, PromptError
+from ..errors import InferenceError, PromptError
 from ..export.checkpoint import Checkpoint
 from ..export.dims import CLIP, VISION, ModelDims
 from ..export.safetensors_file import Array
 from ..model_dir import ModelDir
+from ..sampling import TokenChooser
 from ..tokenizer import Tokenizer as RuntimeTokenizer
-from ..types import SamplingParams
 
 _CONTROL = re.compile(r"<\|\w+\|>|</?s>|<unk>")
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).reshape(3, 1, 1)
@@ -88,14 +88,20 @@ class ReferenceModel:
         return list(islice(self.tokens(inputs), count))
 
     @torch.inference_mode()
-    def tokens(self, inputs: ModelInputs) -> Iterator[int]:
-        """Greedy tokens without end, with a KV cache that is dropped where they cross the LongRoPE switch."""
+    def tokens(self, inputs: ModelInputs, chooser: TokenChooser | None = None) -> Iterator[int]:
+        """Tokens without end, with a KV cache that is dropped where they cross the LongRoPE switch; greedy ones
+        without a chooser.
+        """
         generated: list[int] = []
         cache, step = None, self._embed(inputs)
         while True:
             out = self.decoder(inputs_embeds=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache = out.past_key_values
-            generated.append(int(out.logits[0, -1].argmax()))
+            logits = out.logits[0, -1]
+            if chooser is None or chooser.plain:
+                generated.append(int(logits.argmax()))
+            else:
+                generated.append(chooser.choose(logits.float().cpu().numpy()))
             yield generated[-1]
             if self.switch and len(inputs.input_ids) + len(generated) == self.switch + 1:
                 cache, step = None, self._embed(inputs, generated)
@@ -116,7 +122,7 @@ class ReferenceModel:
 
 
 class ReferenceBackend:
-    """The reference behind the engine's own seam: `Engine(ReferenceBackend(path))`. Greedy only."""
+    """The reference behind the engine's own seam: `Engine(ReferenceBackend(path))`."""
 
     def __init__(self, checkpoint: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
         source = Checkpoint.open(checkpoint)
@@ -158,11 +164,9 @@ class ReferenceBackend:
         """The reference processor."""
         return self.reference.preprocess(prompt, pictures, num_crops)
 
-    def start(self, inputs: ModelInputs, sampling: SamplingParams, max_new_tokens: int) -> ReferenceGeneration:
-        """A greedy generation; raises OptionError for any other."""
-        if not sampling.greedy or sampling.repetition_penalty != 1.0:
-            raise OptionError("the PyTorch reference is greedy; leave temperature at 0 and repetition_penalty at 1")
-        return ReferenceGeneration(self.reference.tokens(inputs))
+    def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> ReferenceGeneration:
+        """One generation."""
+        return ReferenceGeneration(self.reference.tokens(inputs, chooser))
 
     def text_stream(self) -> TextStream:
         """A fresh detokeniser."""

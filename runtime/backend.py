@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .model_dir import ModelDir
-from .types import SamplingParams
+from .sampling import TokenChooser
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ class Backend(Protocol):
         """Turn a prompt and RGB pictures into tensors."""
         ...
 
-    def start(self, inputs: ModelInputs, sampling: SamplingParams, max_new_tokens: int) -> Generation:
-        """Prepare a generation; nothing is computed before the first `step`."""
+    def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
+        """Prepare a generation; nothing is computed before the first `step`. The chooser serves no other answer."""
         ...
 
     def text_stream(self) -> TextStream:

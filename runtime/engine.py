@@ -16,6 +16,7 @@ from .errors import ContextLengthError, InferenceError, OptionError
 from .local_models import resolve_model
 from .memory import available_memory
 from .model_dir import ModelDir
+from .sampling import TokenChooser
 from .stop_strings import StopStrings
 from .types import FinishReason, GenerationRequest, GenerationResult, SamplingParams, Timings, Token, Usage
 
@@ -157,7 +158,8 @@ class TokenStream:
     """
 
     def __init__(self, backend: Backend, inputs: ModelInputs, request: GenerationRequest, stages: _Stages) -> None:
-        self._generation: Generation | None = backend.start(inputs, request.sampling, request.max_new_tokens)
+        chooser = TokenChooser(request.sampling, inputs.input_ids)
+        self._generation: Generation | None = backend.start(inputs, chooser, request.max_new_tokens)
         self._eos = backend.model.eos_token_ids
         self._decoder = backend.text_stream()
         self._stop = StopStrings(request.stop)

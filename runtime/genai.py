@@ -23,9 +23,13 @@ from .device import Device, installed, preload_cuda_libraries
 from .errors import InferenceError, MissingDependencyError, ModelFolderError, OptionError, PromptError
 from .model_dir import ModelDir
 from .prompt import PromptLayout
+from .sampling import TokenChooser
 from .telemetry import switch_off_genais_telemetry
 from .tokenizer import Tokenizer
-from .types import MAX_CROPS, SamplingParams
+from .types import MAX_CROPS
+
+_SEARCH = {"do_sample": False, "num_beams": 1, "min_length": 0, "repetition_penalty": 1.0}
+"""Every option that a folder's own `search` section could set otherwise."""
 
 
 class GenaiBackend:
@@ -68,9 +72,9 @@ class GenaiBackend:
         pixels, sizes, tokens = hd.stack([hd.transform(pictures[i], num_crops) for i in layout.order])
         return ModelInputs(_int32(layout.input_ids(self.tokenizer, tokens)), pixels, sizes, tuple(tokens))
 
-    def start(self, inputs: ModelInputs, sampling: SamplingParams, max_new_tokens: int) -> Generation:
+    def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
         """A generation over `inputs`; its KV buffer holds prompt + `max_new_tokens`, no more."""
-        return _GenaiGeneration(self, inputs, sampling, max_new_tokens)
+        return _GenaiGeneration(self, inputs, chooser, max_new_tokens)
 
     def text_stream(self) -> TextStream:
         """A fresh detokeniser."""
@@ -80,13 +84,12 @@ class GenaiBackend:
         """Drop the model; memory is freed when the last generation is closed."""
         self._model = None
 
-    def new_generator(self, inputs: ModelInputs, sampling: SamplingParams, max_length: int) -> Any:
-        """A genai generator that has run vision and prefill over `inputs`."""
+    def new_generator(self, inputs: ModelInputs, max_length: int) -> Any:
+        """A greedy genai generator that has run vision and prefill over `inputs`."""
         model = self._open_model()
         with _mapped_errors("vision and prefill"):
             params = self._og.GeneratorParams(model)
-            options = _search_options(sampling, self._model_dir.vocab_size)
-            params.set_search_options(max_length=max_length, **options)
+            params.set_search_options(max_length=max_length, **_SEARCH)
             generator = self._og.Generator(model, params)
             if inputs.pixel_values is None:
                 generator.append_tokens(inputs.input_ids)
@@ -161,12 +164,10 @@ class GenaiProcessorBackend(GenaiBackend):
 class _GenaiGeneration:
     """One sequence. Crossing the LongRoPE switch it starts over with the whole sequence, as the reference does."""
 
-    def __init__(
-        self, backend: GenaiBackend, inputs: ModelInputs, sampling: SamplingParams, max_new_tokens: int
-    ) -> None:
+    def __init__(self, backend: GenaiBackend, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> None:
         self._backend: GenaiBackend | None = backend
         self._inputs = inputs
-        self._sampling = sampling
+        self._chooser = chooser
         self._generated: list[int] = []
         self._max_length = len(inputs.input_ids) + max_new_tokens
         self._limit = 0
@@ -181,8 +182,8 @@ class _GenaiGeneration:
         if length >= self._limit:
             self._restart(self._backend, length)
         with _mapped_errors("generation"):
-            if self._sampling.repetition_penalty != 1.0:
-                self._penalise_repetition()
+            if not self._chooser.plain:
+                self._choose()
             self._generator.generate_next_token()
             token = int(self._generator.get_next_tokens()[0])
         self._generated.append(token)
@@ -199,15 +200,16 @@ class _GenaiGeneration:
         self._limit = min(self._max_length, switch + 1) if switch and length <= switch else self._max_length
         ids = np.concatenate([self._inputs.input_ids, _int32(self._generated)])
         whole = ModelInputs(ids, self._inputs.pixel_values, self._inputs.image_sizes, self._inputs.image_tokens)
-        self._generator = backend.new_generator(whole, self._sampling, self._limit)
+        self._generator = backend.new_generator(whole, self._limit)
 
-    def _penalise_repetition(self) -> None:
-        """Hugging Face's repetition penalty over text ids; genai's own would index logits with the negative slots."""
+    def _choose(self) -> None:
+        """Leave genai one token to take. Its own sampler and penalty are not used: top_p without top_k draws tokens
+        from outside the nucleus, and the penalty indexes logits with the negative picture slots.
+        """
         logits = self._generator.get_logits()
-        ids = np.unique(np.concatenate([self._inputs.input_ids, _int32(self._generated)]))
-        ids = ids[ids >= 0]
-        row, penalty = logits[0, -1], self._sampling.repetition_penalty
-        row[ids] = np.where(row[ids] > 0, row[ids] / penalty, row[ids] * penalty)
+        token = self._chooser.choose(logits[0, -1])
+        logits.fill(-np.inf)
+        logits[0, -1, token] = 0.0
         self._generator.set_logits(logits)
 
 
@@ -261,22 +263,6 @@ def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
-
-
-def _search_options(sampling: SamplingParams, vocab_size: int) -> dict[str, Any]:
-    """Every option that a folder's own `search` section could set otherwise."""
-    options: dict[str, Any] = {
-        "do_sample": not sampling.greedy,
-        "num_beams": 1,
-        "min_length": 0,
-        "repetition_penalty": 1.0,
-    }
-    if not sampling.greedy:
-        # Without a top_k genai's top_p sampler draws tokens from outside the nucleus, so it always gets one.
-        top_k = min(sampling.top_k or vocab_size, vocab_size)
-        options |= {"temperature": sampling.temperature, "top_k": top_k, "top_p": sampling.top_p}
-        options["random_seed"] = -1 if sampling.seed is None else sampling.seed
-    return options
 
 
 @contextlib.contextmanager

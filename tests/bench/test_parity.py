@@ -9,16 +9,18 @@ import pytest
 from PIL import Image
 
 import phi3v
-from phi3v.backend import ModelInputs
+from phi3v.backend import Backend, ModelInputs
 from phi3v.bench.reference import ReferenceBackend, ReferenceModel
 from phi3v.errors import PromptError
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 from phi3v.genai import GenaiBackend
 from phi3v.model_dir import ModelDir
+from phi3v.sampling import TokenChooser
 from phi3v.types import SamplingParams
 
 NEW_TOKENS = 64
+GREEDY = SamplingParams()
 PROMPT = "Compare: 日本語, é and 😀?"
 
 
@@ -67,8 +69,8 @@ def ours(fp32_folder: Path) -> GenaiBackend:
     return GenaiBackend(ModelDir.open(fp32_folder), "cpu")
 
 
-def generate(backend: GenaiBackend, inputs: ModelInputs, count: int) -> list[int]:
-    generation = backend.start(inputs, SamplingParams(), count)
+def generate(backend: Backend, inputs: ModelInputs, count: int, sampling: SamplingParams = GREEDY) -> list[int]:
+    generation = backend.start(inputs, TokenChooser(sampling, inputs.input_ids), count)
     tokens = [generation.step() for _ in range(count)]
     generation.close()
     return tokens
@@ -101,6 +103,15 @@ def test_greedy_tokens_equal_the_reference(
     inputs = reference.preprocess(PROMPT, PICTURES[name], num_crops)
     mine = generate(ours, ours.preprocess(PROMPT, PICTURES[name], num_crops), NEW_TOKENS)
     assert mine == reference.greedy(inputs, NEW_TOKENS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_drawn_tokens_equal_the_reference(ours: GenaiBackend, parity_checkpoint: Path, seed: int) -> None:
+    how = SamplingParams(temperature=1.3, top_k=40, top_p=0.9, repetition_penalty=1.2, seed=seed)
+    inputs = ours.preprocess(PROMPT, PICTURES["portrait"], 4)
+    drawn = generate(ours, inputs, NEW_TOKENS, how)
+    assert drawn == generate(ReferenceBackend(parity_checkpoint), inputs, NEW_TOKENS, how)
+    assert drawn != generate(ours, inputs, NEW_TOKENS)
 
 
 @pytest.mark.parametrize(("name", "num_crops"), CASES)

@@ -1,0 +1,79 @@
+"""How a token is chosen from its logits: one rule for every backend, for rows of a batch and turns of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .types import SamplingParams
+
+Logits = npt.NDArray[np.floating]
+_GREEDY = SamplingParams()
+
+
+class TokenConstraint(Protocol):
+    """What an answer may consist of, token by token; one object an answer."""
+
+    def allowed(self) -> npt.NDArray[np.bool_]:
+        """bool [vocab]: the ids that may come next."""
+        ...
+
+    def accept(self, token_id: int) -> None:
+        """Take note of the token that came."""
+        ...
+
+
+class TokenChooser:
+    """Chooses the tokens of one answer, one after the other.
+
+    In this order, as Hugging Face does: the repetition penalty over the prompt's text and the answer so far, the
+    constraint, then the likeliest token, or a draw with temperature, top_k and top_p. Draws depend on the seed and on
+    nothing else, so the same request draws the same in a batch, in a session and alone.
+    """
+
+    def __init__(
+        self,
+        sampling: SamplingParams = _GREEDY,
+        prompt_ids: npt.NDArray[np.int32] | Sequence[int] = (),
+        constraint: TokenConstraint | None = None,
+    ) -> None:
+        self._sampling = sampling
+        self._constraint = constraint
+        self._rng = np.random.default_rng(sampling.seed)
+        ids = np.asarray(prompt_ids, dtype=np.int64)
+        self._seen = np.unique(ids[ids >= 0])  # picture slots are negative and no words
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is always the likeliest token, which an engine may then take by itself."""
+        return self._sampling.greedy and self._sampling.repetition_penalty == 1.0 and self._constraint is None
+
+    def choose(self, logits: Logits) -> int:
+        """The next token's id, given its logits [vocab]."""
+        scores = logits.astype(np.float64)
+        if self._sampling.repetition_penalty != 1.0:
+            seen = scores[self._seen]
+            penalty = self._sampling.repetition_penalty
+            scores[self._seen] = np.where(seen > 0, seen / penalty, seen * penalty)
+        if self._constraint is not None:
+            scores[~self._constraint.allowed()] = -np.inf
+        token = int(scores.argmax()) if self._sampling.greedy else self._draw(scores)
+        self._seen = np.union1d(self._seen, [token])
+        if self._constraint is not None:
+            self._constraint.accept(token)
+        return token
+
+    def _draw(self, scores: npt.NDArray[np.float64]) -> int:
+        order = np.argsort(-scores, kind="stable")
+        if self._sampling.top_k:
+            order = order[: self._sampling.top_k]
+        ranked = (scores[order] - scores[order[0]]) / self._sampling.temperature
+        cumulative = np.cumsum(np.exp(ranked))
+        cumulative /= cumulative[-1]
+        # The nucleus is the fewest of the likeliest tokens that hold top_p; the likeliest always belongs to it.
+        nucleus = int(np.searchsorted(cumulative, self._sampling.top_p)) + 1
+        cumulative = cumulative[:nucleus]
+        return int(order[np.searchsorted(cumulative, self._rng.random() * cumulative[-1], side="right")])
