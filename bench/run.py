@@ -17,9 +17,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from ..device import gpus
 from ..errors import InferenceError, OptionError
 from ..memory import available_memory
 from .cases import PROMPT, Case
+from .extras import require_extra
 from .record import (
     FORMAT,
     VERSION,
@@ -76,15 +78,19 @@ def run(
 
     `resident` None keeps all subjects loaded when they fit into memory together. `out` is written after every answer,
     so that a run which ends early leaves what it measured. Raises InferenceError when a worker fails, OptionError for
-    labels that repeat.
+    labels or cases that repeat, MissingDependencyError for the reference without PyTorch.
     """
+    if any(spec.subject.startswith("torch-") for spec in subjects):
+        require_extra("export", "torch", "transformers")
+    if len(set(cases)) < len(cases):
+        raise OptionError(f"a case is given twice: {', '.join(map(str, cases))}; --rounds repeats them all")
     for spec in subjects:
         if not any(spec.takes(case) for case in cases):
             raise OptionError(f"{spec.label} can do none of the cases: genai's own processor always makes 16 crops")
     if len({spec.label for spec in subjects}) < len(subjects):
         raise OptionError("two subjects have the same label; name them LABEL:SUBJECT=FOLDER")
     models = {spec.label: describe_model(spec.model) | _settings(spec) for spec in subjects}
-    stays = _fit_together(models) if resident is None else resident
+    stays = _fit_together(models, subjects[0].device) if resident is None else resident
     samples: list[dict[str, Any]] = []
     record = Record(
         {
@@ -167,8 +173,8 @@ def _rotated(items: Sequence[T], number: int) -> list[T]:
     return [*items[start:], *items[:start]]
 
 
-def _fit_together(models: dict[str, dict[str, Any]]) -> bool:
-    free = available_memory()
+def _fit_together(models: dict[str, dict[str, Any]], device: str) -> bool:
+    free = available_memory() if device == "cpu" else sum(gpu.memory_bytes for gpu in gpus()[:1])
     needed = sum(model["bytes"] * _BYTES_IN_MEMORY[model["subject"]] for model in models.values())
     return free is None or needed < 0.7 * free
 

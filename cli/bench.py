@@ -27,9 +27,7 @@ def bench() -> None:
 @click.option("--case", "cases", multiple=True, default=["1344x1344:1:16"], show_default=True, help="May be repeated.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option(
-    "--threads", type=click.IntRange(min=1), help="Of every subject but genai's loop. Default: their own choice."
-)
+@click.option("--threads", type=click.IntRange(min=1), help="Of every subject. Default: their own choice.")
 @click.option("--resident/--fresh", default=None, help="Keep all loaded, or a process a turn. Default: what fits.")
 @click.option("--out", type=_path, help="Write the JSON record here.")
 @click.option("--markdown", "markdown_path", type=_path, help="Write the tables here.")
@@ -54,9 +52,12 @@ def run(
     phi3v bench run ours=full/model genai=full/model torch-fp32=full/checkpoint --case 1344x1344:16:64
     """
     from phi3v.bench.cases import Case
+    from phi3v.bench.extras import require_extra
     from phi3v.bench.report import html_page, markdown
     from phi3v.bench.run import run as measure
 
+    if html_path:
+        require_extra("bench", "matplotlib")
     specs = [_spec(text, device, threads) for text in subjects]
     record = measure(
         specs,
@@ -147,6 +148,9 @@ def parity(
     """Compare MODEL with the PyTorch reference on the CHECKPOINT it was built from: ids, pixels, logits, tokens."""
     import json
 
+    from phi3v.bench.extras import require_extra
+
+    require_extra("export", "torch", "transformers")
     from phi3v.bench.cases import picture_bytes
     from phi3v.bench.parity import parity as measure
     from phi3v.images import load_image

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from phi3v.bench.cases import Case, picture_bytes
+from phi3v.bench.extras import require_extra
 from phi3v.bench.record import METRICS, Record
 from phi3v.bench.report import html_page, markdown
 from phi3v.bench.run import SubjectSpec, run
-from phi3v.errors import InferenceError, OptionError
+from phi3v.errors import InferenceError, MissingDependencyError, OptionError
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
@@ -90,6 +91,17 @@ def test_a_worker_that_fails_says_why(demo: Path, tmp_path: Path) -> None:
 def test_a_case_genai_cannot_do_is_refused(demo: Path) -> None:
     with pytest.raises(OptionError, match="16 crops"):
         run([SubjectSpec("genai", "genai", demo / "model")], [SMALL], rounds=1)
+
+
+def test_a_case_given_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="twice"):
+        run([SubjectSpec("ours", "ours", tmp_path)], [SMALL, Case.parse(str(SMALL))], rounds=1)
+
+
+def test_a_heavy_package_that_is_missing_is_named_before_anything_runs() -> None:
+    require_extra("bench", "json")
+    with pytest.raises(MissingDependencyError, match=r"needs nowhere_to_be_found; run: pip install 'phi3v\[bench\]'"):
+        require_extra("bench", "json", "nowhere_to_be_found")
 
 
 @pytest.mark.parametrize("text", ["", "1344", "0x10:1:2", "10x10:17:2", "10x10:1:1", "10x10:1"])
