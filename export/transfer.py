@@ -6,7 +6,9 @@ that fetched it has ended, and compares sizes only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import BinaryIO
 
 import httpx2
@@ -41,6 +43,8 @@ def fetch(file: HubFile, commit: str, cache: RepoCache, on_bytes: Callable[[int]
         for _ in range(2):
             with partial.open("ab+") as out:
                 checksum = _Transfer(file, url, out, on_bytes).run()
+                out.flush()
+                os.fsync(out.fileno())  # a blob under its final name must outlive a power cut
             if file.matches(checksum):
                 partial.replace(blob)
                 return checksum
@@ -79,9 +83,9 @@ class _Transfer:
         self._out.seek(0)
         while piece := self._out.read(_CHUNK):
             self._checksum.update(piece)
+        self._on_bytes(self._checksum.fed)
         if self._checksum.fed > self._file.size:
             self._start_again()
-        self._on_bytes(self._checksum.fed)
 
     def _request(self) -> None:
         offset = self._checksum.fed
@@ -89,11 +93,15 @@ class _Transfer:
         if offset:
             headers["Range"] = f"bytes={offset}-"
         with get_session().stream("GET", self._url, headers=headers, timeout=timeout_s()) as response:
+            if offset and response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                # Who cannot go on from here can still begin; kept, the piece would be refused for ever.
+                self._start_again()
+                self._request()
+                return
             if response.status_code >= 400:
                 response.read()
             hf_raise_for_status(response)
             if offset and not _continues(response, offset):
-                self._on_bytes(-offset)
                 self._start_again()
             for piece in response.iter_raw():
                 self._add(piece)
@@ -106,6 +114,7 @@ class _Transfer:
         self._on_bytes(len(piece))
 
     def _start_again(self) -> None:
+        self._on_bytes(-self._checksum.fed)
         self._out.truncate(0)
         self._checksum = Checksum(self._file.git_size)
 

@@ -150,6 +150,13 @@ def test_a_cut_connection_is_taken_up_where_it_broke(run: Run, hub: Hub) -> None
     assert not ask(run).startswith("refused")
 
 
+def test_a_server_that_cannot_go_on_is_asked_to_begin_again(run: Run, hub: Hub) -> None:
+    where = f"cdn/{CPU.repo.replace('/', '--')}/{CPU.subfolder}/{TEXT_DATA}"
+    hub.faults = [Fault(where, cut_at=0.3), Fault(where, status=416)]
+    folder_of(run("pull"))
+    assert not ask(run).startswith("refused")
+
+
 def test_the_next_process_takes_up_what_a_dead_one_left(run: Run, hub: Hub, tmp_path: Path) -> None:
     hub.faults = [Fault(f"cdn/{CPU.repo.replace('/', '--')}/{CPU.subfolder}/{TEXT_DATA}", times=1, cut_at=0.3)]
     hub.faults.append(Fault(TEXT_DATA, times=99, status=500))
