@@ -14,8 +14,9 @@ from typing import Literal
 import click
 
 from ..device import cuda_status
-from ..errors import DeviceError
+from ..errors import DeviceError, OptionError, Phi3VError
 from ..export.build import export_model
+from ..export.checkpoint import Checkpoint
 from ..export.synthetic import full_dims, tiny_dims, write_random_checkpoint
 from .cases import Case
 from .record import Record
@@ -43,10 +44,12 @@ def subjects(folder: Path, device: Literal["cpu", "cuda"]) -> list[SubjectSpec]:
 
 
 def build(folder: Path, size: str, device: str) -> None:
-    """Checkpoint and both model folders, where they are not there yet."""
-    checkpoint = folder / "checkpoint"
+    """Checkpoint and both model folders, where they are not there yet. Raises OptionError for one of another size."""
+    checkpoint, dims = folder / "checkpoint", full_dims() if size == "full" else tiny_dims(context=4096)
     if not (checkpoint / "model.safetensors.index.json").exists():
-        write_random_checkpoint(checkpoint, full_dims() if size == "full" else tiny_dims(context=4096))
+        write_random_checkpoint(checkpoint, dims)
+    elif Checkpoint.open(checkpoint).dims != dims:
+        raise OptionError(f"{checkpoint} is of another size than --size {size}; give another folder with --models")
     for precision in ("int4", "fp16"):
         if not (folder / precision / "phi3v.json").exists():
             export_model(checkpoint, folder / precision, precision=precision, device=device)
@@ -83,8 +86,11 @@ def main(
         raise click.ClickException(str(DeviceError(f"CUDA is not usable: {status.reason}")))
     folder = models or out / "models"
     ours_to_remove = models is None and not keep and not folder.exists()
-    build(folder, size, device)
-    record = measure(folder, device, new_tokens=new_tokens, rounds=rounds, out=out / "record.json")
+    try:
+        build(folder, size, device)
+        record = measure(folder, device, new_tokens=new_tokens, rounds=rounds, out=out / "record.json")
+    except Phi3VError as exc:
+        raise click.ClickException(str(exc)) from exc
     (out / "report.md").write_text(markdown(record), encoding="utf-8")
     (out / "report.html").write_text(html_page(record), encoding="utf-8")
     if ours_to_remove:

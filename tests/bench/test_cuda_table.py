@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from phi3v.bench.cuda_table import subjects
+from phi3v.bench.cuda_table import build, subjects
 from phi3v.bench.record import Record
 from phi3v.device import cuda_status
+from phi3v.errors import OptionError
+from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
 COMMAND = [sys.executable, "-m", "phi3v.bench.cuda_table"]
 
@@ -34,6 +36,12 @@ def test_on_a_gpu_graphs_and_half_precision_references_are_compared(tmp_path: Pa
         *("int4", "int4-graph", "fp16", "fp16-graph"),
         *("genai-int4", "genai-fp16", "torch-fp16", "torch-bf16"),
     ]
+
+
+def test_models_of_another_size_are_not_measured_by_mistake(tmp_path: Path) -> None:
+    write_random_checkpoint(tmp_path / "checkpoint", tiny_dims(layers=1))
+    with pytest.raises(OptionError, match="another size"):
+        build(tmp_path, "full", "cpu")
 
 
 @pytest.mark.skipif(cuda_status().usable, reason="this machine has a GPU")
