@@ -119,7 +119,8 @@ class _EndlessBackend:
 class _ExampleLoop:
     """genai driven as its own example drives it: open, process, set inputs, generate, decode token by token.
 
-    Source: examples/python/model-mm.py of onnxruntime-genai. It cannot do fewer than 16 crops.
+    Source: examples/python/model-mm.py of onnxruntime-genai. It cannot do fewer than 16 crops. It gets as many threads
+    as ours, where the example itself would take half of the logical CPUs.
     """
 
     def __init__(self, model: ModelDir, device: Literal["cpu", "cuda"], threads: int | None = None) -> None:

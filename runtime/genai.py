@@ -25,6 +25,7 @@ from .model_dir import ModelDir
 from .prompt import PromptLayout
 from .sampling import TokenChooser
 from .telemetry import switch_off_genais_telemetry
+from .threads import compute_threads
 from .tokenizer import Tokenizer
 from .types import MAX_CROPS
 
@@ -36,7 +37,7 @@ class GenaiBackend:
     """One model folder loaded in onnxruntime-genai.
 
     Preprocessing is ours (hd.py, prompt.py), equal to the reference. `tokenizer` is the folder's. `cuda_graph` replays
-    each decoding step as one recorded CUDA graph; `threads` None leaves their number to ONNX Runtime.
+    each decoding step as one recorded CUDA graph; `threads` None takes one for each physical core.
     """
 
     def __init__(
@@ -238,9 +239,9 @@ def load_model(
         if device == "cuda":
             config.append_provider("cuda")
             config.set_provider_option("cuda", "enable_cuda_graph", "1" if cuda_graph else "0")
-        if threads is not None:
-            options = {"session_options": {"intra_op_num_threads": threads}}
-            config.overlay(json.dumps({"model": dict.fromkeys(("decoder", "embedding", "vision"), options)}))
+        count = compute_threads() if threads is None else threads
+        options = {"session_options": {"intra_op_num_threads": count}}
+        config.overlay(json.dumps({"model": dict.fromkeys(("decoder", "embedding", "vision"), options)}))
         return og.Model(config)
     except RuntimeError as exc:
         raise ModelFolderError(
