@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -89,4 +89,47 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the model."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """One answer among those that are generated together."""
+
+    inputs: ModelInputs
+    chooser: TokenChooser
+    max_new_tokens: int
+
+
+class BatchGeneration(Protocol):
+    """Several running generations, numbered from 0. After an error it must only be closed."""
+
+    def step(self) -> dict[int, int]:
+        """The next token id of some of the rows that have not left, at least of one."""
+        ...
+
+    def leave(self, row: int) -> None:
+        """This row is finished; it takes no more steps."""
+        ...
+
+    def close(self) -> None:
+        """Free the KV caches. Calling it again does nothing."""
+        ...
+
+
+@runtime_checkable
+class BatchBackend(Backend, Protocol):
+    """A backend that generates several answers in one loop. Others answer one after the other."""
+
+    @property
+    def max_batch_size(self) -> int:
+        """Most rows of a batch."""
+        ...
+
+    def batch_bytes(self, rows: Sequence[ModelInputs], max_new_tokens: int) -> int:
+        """Most bytes of memory a batch of these will take, beside the loaded model and `rows` themselves."""
+        ...
+
+    def start_batch(self, rows: Sequence[BatchRow]) -> BatchGeneration:
+        """Prepare generations; nothing is computed before the first `step`."""
         ...

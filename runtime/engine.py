@@ -5,26 +5,21 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from . import hd
-from .backend import Backend, Generation, ModelInputs
-from .errors import ContextLengthError, InferenceError, OptionError
+from .answer import Answer
+from .backend import Backend, Generation
+from .batch import answer_all
+from .errors import InferenceError, OptionError, Phi3VError
 from .local_models import resolve_model
-from .memory import available_memory
 from .model_dir import ModelDir
-from .sampling import TokenChooser
-from .stop_strings import StopStrings
-from .types import FinishReason, GenerationRequest, GenerationResult, SamplingParams, Timings, Token, Usage
+from .prepare import PreparedRequest, attempt, prepare
+from .types import GenerationRequest, GenerationResult, SamplingParams, Token
 
 if TYPE_CHECKING:
     from .images import ImageSource
-
-_MIB = 1 << 20
-_LEAST_IMAGE_TOKENS = hd.plan(1, 1, num_crops=1).image_tokens
 
 
 class Engine:
@@ -94,22 +89,37 @@ class Engine:
         What cannot fit is refused as soon as that is known: by the number of pictures, then by their sizes, then by
         the text too. Vision and prefill run when the first token is asked for.
         """
-        from .images import load_image
+        return TokenStream(self._backend, prepare(self._backend, request))
 
-        began = time.perf_counter()
-        num_crops, new = request.num_crops or self._backend.num_crops, request.max_new_tokens
-        if request.images:
-            _check_fits(self._backend, None, len(request.images) * _LEAST_IMAGE_TOKENS, new)
-        pictures = [load_image(source) for source in request.images]
-        decoded = time.perf_counter()
-        if pictures:
-            _check_fits(self._backend, None, sum(hd.plan(*p.size, num_crops).image_tokens for p in pictures), new)
-        inputs = self._backend.preprocess(request.prompt, pictures, num_crops)
-        image_tokens = sum(inputs.image_tokens)
-        _check_fits(self._backend, len(inputs.input_ids) - image_tokens, image_tokens, new)
-        preprocessed = time.perf_counter()
-        stages = _Stages(image_decode_s=decoded - began, preprocess_s=preprocessed - decoded)
-        return TokenStream(self._backend, inputs, request, stages)
+    def generate_batch(
+        self,
+        requests: Iterable[GenerationRequest],
+        *,
+        batch_size: int | None = None,
+        max_memory: int | None = None,
+    ) -> list[GenerationResult | Phi3VError]:
+        """Answer many requests, several at a time in one decode loop; each answer is the one `generate` gives.
+        (To the token in fp32. In int4 several rows are rounded otherwise than one, in the seventh digit, which can tip
+        a near tie.)
+
+        The list is in the order of the requests. A request that cannot be answered has its error there, and the others
+        their answers. `batch_size` (1 to 32, default 8) is the most answers at a time; fewer when `max_memory`, the
+        bytes answering may take beside the loaded model (default: half of what is free), does not hold them.
+        In `timings`, prefill and decode are those of the whole batch a row was in.
+        """
+        prepared = (attempt(self._backend, request) for request in requests)
+        return [outcome for _, outcome in sorted(self.answer_prepared(prepared, batch_size, max_memory), key=_index)]
+
+    def answer_prepared(
+        self,
+        prepared: Iterable[PreparedRequest | Phi3VError],
+        batch_size: int | None = None,
+        max_memory: int | None = None,
+    ) -> Iterator[tuple[int, GenerationResult | Phi3VError]]:
+        """Like `generate_batch`, for requests that were prepared elsewhere: (number in the order given, outcome) as
+        soon as each is there. Takes no more of `prepared` than it needs to fill the next batches.
+        """
+        return answer_all(self._backend, prepared, batch_size, max_memory)
 
     def close(self) -> None:
         """Free the model."""
@@ -124,27 +134,6 @@ class Engine:
         self.close()
 
 
-@dataclass(slots=True)
-class _Stages:
-    """Seconds spent so far in each stage; only model time is added, never the reader's."""
-
-    image_decode_s: float
-    preprocess_s: float
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-    steps: int = 0
-
-    def add_step(self, seconds: float) -> None:
-        if self.steps == 0:
-            self.prefill_s = seconds
-        else:
-            self.decode_s += seconds
-        self.steps += 1
-
-    def timings(self) -> Timings:
-        return Timings(self.image_decode_s, self.preprocess_s, self.prefill_s, self.decode_s, max(0, self.steps - 1))
-
-
 class TokenStream:
     """The tokens of one answer, as they come.
 
@@ -157,38 +146,27 @@ class TokenStream:
     reader's loop ends there.
     """
 
-    def __init__(self, backend: Backend, inputs: ModelInputs, request: GenerationRequest, stages: _Stages) -> None:
-        chooser = TokenChooser(request.sampling, inputs.input_ids)
-        self._generation: Generation | None = backend.start(inputs, chooser, request.max_new_tokens)
-        self._eos = backend.model.eos_token_ids
-        self._decoder = backend.text_stream()
-        self._stop = StopStrings(request.stop)
-        self._inputs = inputs
-        self._max_new_tokens = request.max_new_tokens
-        self._stages = stages
-        self._ids: list[int] = []
-        self._pieces: list[str] = []
-        self._finish_reason: FinishReason | None = None
+    def __init__(self, backend: Backend, prepared: PreparedRequest) -> None:
+        self._generation: Generation | None = backend.start(
+            prepared.inputs, prepared.chooser(), prepared.request.max_new_tokens
+        )
+        self._answer = Answer(backend, prepared)
         self._lock = threading.RLock()
         self._cancelled = False
 
     @property
     def result(self) -> GenerationResult:
         """The finished answer. Raises InferenceError while tokens are still to come."""
-        if self._finish_reason is None:
+        if self._answer.finish_reason is None:
             raise InferenceError("the answer is not finished: iterate the stream to its end, or cancel() it, first")
-        usage = Usage(len(self._inputs.input_ids), sum(self._inputs.image_tokens), len(self._ids))
-        return GenerationResult(
-            "".join(self._pieces), tuple(self._ids), self._finish_reason, usage, self._stages.timings()
-        )
+        return self._answer.result()
 
     def cancel(self) -> None:
         """End the answer here: `finish_reason` is "cancelled" and the text so far is kept."""
         self._cancelled = True  # a quick reader would otherwise hold the lock again and again before we get it
         with self._lock:
-            if self._finish_reason is None:
-                self._pieces.append(self._held_back())
-                self._finish("cancelled")
+            self._answer.cancel()
+            self._free()
 
     def close(self) -> None:
         """Free the KV cache; an unfinished answer counts as cancelled."""
@@ -212,32 +190,12 @@ class TokenStream:
         except BaseException:
             self.cancel()
             raise
-        self._stages.add_step(time.perf_counter() - began)
-        if token_id in self._eos:
-            return self._last(token_id, "stop")
-        self._ids.append(token_id)
-        text = self._stop.push(self._decoder.push(token_id))
-        if self._stop.hit:
-            return self._last(token_id, "stop", text)
-        if len(self._ids) == self._max_new_tokens:
-            return self._last(token_id, "length", text)
-        self._pieces.append(text)
-        return Token(token_id, text)
+        token = self._answer.push(token_id, time.perf_counter() - began)
+        if self._answer.finish_reason:
+            self._free()
+        return token
 
-    def _last(self, token_id: int, reason: FinishReason, text: str = "") -> Token:
-        text += self._held_back()
-        self._pieces.append(text)
-        self._finish(reason)
-        return Token(token_id, text)
-
-    def _held_back(self) -> str:
-        """Text that waited for the rest of a character or of a stop string, and is the answer's if none came."""
-        if self._stop.hit:
-            return ""
-        return self._stop.push(self._decoder.flush()) + self._stop.flush()
-
-    def _finish(self, reason: FinishReason) -> None:
-        self._finish_reason = reason
+    def _free(self) -> None:
         if self._generation is not None:
             self._generation.close()
             self._generation = None
@@ -274,26 +232,5 @@ def load(
     return Engine((GenaiBackend if processor == "phi3v" else GenaiProcessorBackend)(folder, chosen))
 
 
-def _check_fits(backend: Backend, text: int | None, pictures: int, new: int) -> None:
-    """Refuse what exceeds the context or this machine's memory, given tokens of text (None: not counted yet)."""
-    model = backend.model
-    prompt = (text or 0) + pictures
-    total, kv = prompt + new, model.kv_bytes(prompt + new)
-    least, known = ("at least ", "") if text is None else ("", f"{text} of text, ")
-    asked = (
-        f"the request needs {least}{total} tokens ({known}{pictures} of pictures, {new} new; "
-        f"{kv / _MIB:.0f} MiB of KV cache)"
-    )
-    if total > model.context_length:
-        free = model.context_length - prompt
-        raise ContextLengthError(
-            f"{asked} and the model's context is {model.context_length}: "
-            + (f"lower max_new_tokens {'below' if least else 'to'} {free}" if free > 0 else "the prompt is too long")
-            + "; fewer pictures or a lower num_crops free more"
-        )
-    memory = available_memory()
-    if backend.device == "cpu" and memory is not None and kv > memory:
-        raise ContextLengthError(
-            f"{asked} and this machine has {memory / _MIB:.0f} MiB of memory left; "
-            "lower max_new_tokens or num_crops, or pass fewer pictures"
-        )
+def _index(found: tuple[int, GenerationResult | Phi3VError]) -> int:
+    return found[0]

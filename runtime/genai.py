@@ -5,11 +5,10 @@ Everything untrusted stays outside: genai sees tensors of ours, or (with its own
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -17,83 +16,77 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from . import hd
-from .backend import Generation, ModelInputs, TextStream
+from .backend import BatchGeneration, BatchRow, Generation, ModelInputs
 from .device import Device, installed, preload_cuda_libraries
 from .errors import InferenceError, MissingDependencyError, ModelFolderError, OptionError, PromptError
+from .genai_batch import MAX_BATCH_SIZE, GenaiBatch, batch_bytes, ignores_padding
+from .genai_errors import first_line, mapped_errors
 from .model_dir import ModelDir
+from .preprocess import HdPreprocessor, int32
 from .prompt import PromptLayout
 from .sampling import TokenChooser
 from .telemetry import switch_off_genais_telemetry
 from .threads import compute_threads
-from .tokenizer import Tokenizer
 from .types import MAX_CROPS
 
 _SEARCH = {"do_sample": False, "num_beams": 1, "min_length": 0, "repetition_penalty": 1.0}
 """Every option that a folder's own `search` section could set otherwise."""
 
 
-class GenaiBackend:
+class GenaiBackend(HdPreprocessor):
     """One model folder loaded in onnxruntime-genai.
 
-    Preprocessing is ours (hd.py, prompt.py), equal to the reference. `tokenizer` is the folder's. `cuda_graph` replays
-    each decoding step as one recorded CUDA graph; `threads` None takes one for each physical core.
+    Preprocessing is ours (preprocess.py), equal to the reference. `cuda_graph` replays each decoding step as one
+    recorded CUDA graph; `threads` None takes one for each physical core.
     """
 
     def __init__(
         self, model: ModelDir, device: Device, *, cuda_graph: bool = False, threads: int | None = None
     ) -> None:
         self._og = import_genai()
-        self._model_dir = model
-        self._device = device
-        self.tokenizer = Tokenizer(model.path / "tokenizer.json")
+        super().__init__(model, device)
         self._model = load_model(self._og, model, device, cuda_graph=cuda_graph, threads=threads)
         self._pixel_dtype = np.dtype(model.pixel_dtype) if model.pixel_dtype else self._probe_pixel_dtype()
-
-    @property
-    def model(self) -> ModelDir:
-        """The folder this backend runs."""
-        return self._model_dir
-
-    @property
-    def device(self) -> Device:
-        """The device the model was loaded on."""
-        return self._device
-
-    @property
-    def num_crops(self) -> int:
-        """The folder's own number of crops."""
-        return self._model_dir.num_crops
-
-    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
-        """HD transform and tokenisation, equal to the reference processor."""
-        layout = PromptLayout.of(prompt, len(pictures))
-        if not pictures:
-            return ModelInputs(_int32(layout.input_ids(self.tokenizer, ())), None, None, ())
-        pixels, sizes, tokens = hd.stack([hd.transform(pictures[i], num_crops) for i in layout.order])
-        return ModelInputs(_int32(layout.input_ids(self.tokenizer, tokens)), pixels, sizes, tuple(tokens))
+        self._max_batch_size: int | None = None
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
         """A generation over `inputs`; its KV buffer holds prompt + `max_new_tokens`, no more."""
         return _GenaiGeneration(self, inputs, chooser, max_new_tokens)
 
-    def text_stream(self) -> TextStream:
-        """A fresh detokeniser."""
-        return self.tokenizer.text_stream()
+    def resume(
+        self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int, generated: Sequence[int]
+    ) -> Generation:
+        """A generation that goes on behind `generated`, which count among the `max_new_tokens`."""
+        return _GenaiGeneration(self, inputs, chooser, max_new_tokens, generated)
+
+    @property
+    def max_batch_size(self) -> int:
+        """genai's own limit; 1 for a folder whose graph does not stand padding."""
+        if self._max_batch_size is None:
+            self._max_batch_size = MAX_BATCH_SIZE if ignores_padding(self) else 1
+        return self._max_batch_size
+
+    def batch_bytes(self, rows: Sequence[ModelInputs], max_new_tokens: int) -> int:
+        """Most bytes a batch of these takes, an estimate on the safe side."""
+        return batch_bytes(self.model, rows, max_new_tokens)
+
+    def start_batch(self, rows: Sequence[BatchRow]) -> BatchGeneration:
+        """Several generations in one loop. Raises InferenceError for rows on both sides of the LongRoPE switch."""
+        return GenaiBatch(self, rows)
 
     def close(self) -> None:
         """Drop the model; memory is freed when the last generation is closed."""
         self._model = None
 
-    def new_generator(self, inputs: ModelInputs, max_length: int) -> Any:
-        """A greedy genai generator that has run vision and prefill over `inputs`."""
+    def new_generator(self, inputs: ModelInputs, max_length: int, rows: int = 1) -> Any:
+        """A greedy genai generator that has run vision and prefill over `inputs`, ids [L] or [`rows`, L]."""
         model = self._open_model()
-        with _mapped_errors("vision and prefill"):
+        with mapped_errors("vision and prefill"):
             params = self._og.GeneratorParams(model)
-            params.set_search_options(max_length=max_length, **_SEARCH)
+            params.set_search_options(max_length=max_length, batch_size=rows, **_SEARCH)
             generator = self._og.Generator(model, params)
             if inputs.pixel_values is None:
-                generator.append_tokens(inputs.input_ids)
+                generator.append_tokens(inputs.input_ids.ravel())
             else:
                 generator.set_inputs(self._named_tensors(inputs))
         return generator
@@ -107,7 +100,7 @@ class GenaiBackend:
     def _named_tensors(self, inputs: ModelInputs) -> Any:
         assert inputs.pixel_values is not None
         tensors = self._og.NamedTensors()
-        tensors["input_ids"] = inputs.input_ids[np.newaxis]
+        tensors["input_ids"] = np.atleast_2d(inputs.input_ids)
         tensors["pixel_values"] = inputs.pixel_values.astype(self._pixel_dtype, copy=False)
         tensors["image_sizes"] = inputs.image_sizes
         tensors["num_image_tokens"] = np.array(inputs.image_tokens, dtype=np.int64)
@@ -115,7 +108,7 @@ class GenaiBackend:
 
     def _probe_pixel_dtype(self) -> np.dtype[Any]:
         """The vision graph's input type, read off what genai's processor makes of one small picture."""
-        with _mapped_errors("loading"):
+        with mapped_errors("loading"):
             processor = self._model.create_multimodal_processor()
             return np.dtype(
                 _run_processor(self._og, processor, "<|image_1|>", [Image.new("RGB", (1, 1))])["pixel_values"].dtype
@@ -131,7 +124,7 @@ class GenaiProcessorBackend(GenaiBackend):
 
     def __init__(self, model: ModelDir, device: Device) -> None:
         super().__init__(model, device)
-        with _mapped_errors("loading"):
+        with mapped_errors("loading"):
             self._processor = self._model.create_multimodal_processor()
 
     @property
@@ -148,13 +141,13 @@ class GenaiProcessorBackend(GenaiBackend):
             raise PromptError('processor="genai" would read a control token spelled in the prompt as control; rephrase')
         model = self._open_model()
         if not pictures:
-            with _mapped_errors("preprocessing"):
+            with mapped_errors("preprocessing"):
                 ids = self._og.Tokenizer(model).encode(layout.text())
-            return ModelInputs(_int32(ids), None, None, ())
-        with _mapped_errors("preprocessing"):
+            return ModelInputs(int32(ids), None, None, ())
+        with mapped_errors("preprocessing"):
             made = _run_processor(self._og, self._processor, layout.text(), [pictures[i] for i in layout.order])
         tokens = tuple(int(n) for n in np.ravel(made["num_image_tokens"]))
-        return ModelInputs(_int32(made["input_ids"][0]), made["pixel_values"], made["image_sizes"], tokens)
+        return ModelInputs(int32(made["input_ids"][0]), made["pixel_values"], made["image_sizes"], tokens)
 
     def close(self) -> None:
         """Drop the model and the processor, which holds it too."""
@@ -165,11 +158,18 @@ class GenaiProcessorBackend(GenaiBackend):
 class _GenaiGeneration:
     """One sequence. Crossing the LongRoPE switch it starts over with the whole sequence, as the reference does."""
 
-    def __init__(self, backend: GenaiBackend, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> None:
+    def __init__(
+        self,
+        backend: GenaiBackend,
+        inputs: ModelInputs,
+        chooser: TokenChooser,
+        max_new_tokens: int,
+        generated: Sequence[int] = (),
+    ) -> None:
         self._backend: GenaiBackend | None = backend
         self._inputs = inputs
         self._chooser = chooser
-        self._generated: list[int] = []
+        self._generated = list(generated)
         self._max_length = len(inputs.input_ids) + max_new_tokens
         self._limit = 0
         """Length of the KV buffer of the running generator; 0 before there is one."""
@@ -182,7 +182,7 @@ class _GenaiGeneration:
         length = len(self._inputs.input_ids) + len(self._generated)
         if length >= self._limit:
             self._restart(self._backend, length)
-        with _mapped_errors("generation"):
+        with mapped_errors("generation"):
             if not self._chooser.plain:
                 self._choose()
             self._generator.generate_next_token()
@@ -199,7 +199,7 @@ class _GenaiGeneration:
         self._generator = None  # free the old KV buffer before the new one is allocated
         switch = backend.model.original_context_length
         self._limit = min(self._max_length, switch + 1) if switch and length <= switch else self._max_length
-        ids = np.concatenate([self._inputs.input_ids, _int32(self._generated)])
+        ids = np.concatenate([self._inputs.input_ids, int32(self._generated)])
         whole = ModelInputs(ids, self._inputs.pixel_values, self._inputs.image_sizes, self._inputs.image_tokens)
         self._generator = backend.new_generator(whole, self._limit)
 
@@ -245,7 +245,7 @@ def load_model(
         return og.Model(config)
     except RuntimeError as exc:
         raise ModelFolderError(
-            f"{model.path} cannot be loaded on {device}: {_first_line(exc)}; if a file is damaged, fetch or export the "
+            f"{model.path} cannot be loaded on {device}: {first_line(exc)}; if a file is damaged, fetch or export the "
             "model again; `phi3v doctor` checks this machine"
         ) from exc
 
@@ -264,20 +264,3 @@ def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def _mapped_errors(stage: str) -> Iterator[None]:
-    """genai raises bare RuntimeError for everything; give it our root and say what is left of the request."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as exc:
-        raise InferenceError(f"onnxruntime-genai failed during {stage}: {_first_line(exc)}") from exc
-
-
-def _first_line(exc: BaseException) -> str:
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0]
-
-
-def _int32(ids: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    return np.asarray(ids, dtype=np.int32)

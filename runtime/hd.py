@@ -21,6 +21,9 @@ from .types import MAX_CROPS
 CROP = 336
 """Side of a crop in pixels: the input size of CLIP ViT-L/14-336."""
 
+CROP_BYTES = 3 * CROP * CROP * 4
+"""Bytes of a crop in float32."""
+
 CROP_TOKENS = 144
 """Tokens a crop costs: 24 x 24 patches, merged 2 x 2."""
 

@@ -58,6 +58,10 @@ class ModelDir:
     graphs: dict[str, int] = field(repr=False)
     """Bytes of each graph with its weights: "vision", "embedding", "decoder"."""
     pulled_as: str | None = None
+    pad_token_id: int = 0
+    """What genai takes for padding in the rows of a batch."""
+    hidden_size: int = 0
+    """Width of the decoder."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ModelDir:
@@ -138,6 +142,8 @@ def _limits(model: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
         "precision": manifest.get("precision"),
         "pixel_dtype": manifest.get("pixel_dtype"),
         "synthetic": bool(manifest.get("synthetic", False)),
+        "pad_token_id": int(model.get("pad_token_id", 0)),
+        "hidden_size": int(decoder.get("hidden_size", 0)),
         "pulled_as": f"{manifest['name']}:{manifest['variant']}" if "variant" in manifest else None,
     }
 

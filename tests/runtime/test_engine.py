@@ -204,7 +204,7 @@ def test_a_folder_built_for_cuda_runs_on_the_cpu_under_the_cpus_limits(
     (built / "phi3v.json").write_text(json.dumps(manifest | {"device": "cuda"}))
     with phi3v.load(built, "cpu") as engine:
         assert (engine.device, engine.model.built_for) == ("cpu", "cuda")
-        monkeypatch.setattr("phi3v.engine.available_memory", lambda: 1)
+        monkeypatch.setattr("phi3v.prepare.available_memory", lambda: 1)
         with pytest.raises(ContextLengthError, match="memory left"):
             engine.generate("hi", max_new_tokens=1)
 
