@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import device_option, model_option, num_crops_option
+from .options import device_option, generation_options, model_option, num_crops_option
 from .picture_args import picture_arguments
 from .stats import stats_lines
 
@@ -28,13 +28,7 @@ if TYPE_CHECKING:
 @model_option
 @device_option
 @num_crops_option
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer.")
-@click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated.")
-@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--top-k", type=int, default=0, show_default=True, help="Sample among the k likeliest; 0: all.")
-@click.option("--top-p", type=float, default=1.0, show_default=True, help="Sample among this much probability.")
-@click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1 repeats less.")
-@click.option("--seed", type=int, help="Makes sampling repeatable.")
+@generation_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the text.")
 @click.option("--stats", is_flag=True, help="Print what the answer cost, on stderr.")
 def ask(

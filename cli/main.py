@@ -13,6 +13,7 @@ import click
 from phi3v import Phi3VError, __version__
 
 from .ask import ask
+from .batch import batch
 from .bench import bench
 from .doctor import doctor
 from .export import export
@@ -71,5 +72,5 @@ def main() -> None:
     """
 
 
-for _command in (ask, pull, models, verify, rm, info, doctor, export, migrate, bench):
+for _command in (ask, batch, pull, models, verify, rm, info, doctor, export, migrate, bench):
     main.add_command(_command)
