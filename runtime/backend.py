@@ -15,6 +15,7 @@ from PIL import Image
 
 from .model_dir import ModelDir
 from .sampling import TokenChooser
+from .tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,26 @@ class Generation(Protocol):
         ...
 
 
+class Reuse(Protocol):
+    """Generations one after the other, each taking over from the last one's KV cache what both begin with.
+
+    One at a time: the cache is there again once a generation is closed. What a generation returns never depends on it.
+    """
+
+    @property
+    def kept_tokens(self) -> int:
+        """Tokens there is memory for already."""
+        ...
+
+    def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
+        """Like `Backend.start`. Pictures are known again by being the same `pixel_values` object."""
+        ...
+
+    def close(self) -> None:
+        """Free the KV cache."""
+        ...
+
+
 class Backend(Protocol):
     """An engine that holds one model."""
 
@@ -83,6 +104,15 @@ class Backend(Protocol):
         """Prepare a generation; nothing is computed before the first `step`. The chooser serves no other answer."""
         ...
 
+    def reuse(self) -> Reuse:
+        """What the answers of one session are generated with."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own."""
+        ...
+
     def text_stream(self) -> TextStream:
         """A fresh detokeniser for one answer."""
         ...
@@ -90,3 +120,19 @@ class Backend(Protocol):
     def close(self) -> None:
         """Free the model."""
         ...
+
+
+class StartsFresh:
+    """The `Reuse` of a backend that can take nothing over."""
+
+    kept_tokens = 0
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
+        """What the backend starts."""
+        return self._backend.start(inputs, chooser, max_new_tokens)
+
+    def close(self) -> None:
+        """Nothing is kept."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -22,6 +22,10 @@ from .types import FinishReason, GenerationRequest, GenerationResult, SamplingPa
 
 if TYPE_CHECKING:
     from .images import ImageSource
+    from .session import Session
+
+Starter = Callable[[ModelInputs, TokenChooser, int], Generation]
+"""`Backend.start`, or another that does the same."""
 
 _MIB = 1 << 20
 _LEAST_IMAGE_TOKENS = hd.plan(1, 1, num_crops=1).image_tokens
@@ -111,6 +115,15 @@ class Engine:
         stages = _Stages(image_decode_s=decoded - began, preprocess_s=preprocessed - decoded)
         return TokenStream(self._backend, inputs, request, stages)
 
+    def session(self, images: Sequence[ImageSource] = (), *, num_crops: int | None = None) -> Session:
+        """Ask many questions of the same pictures, or have a conversation about them; close it when done.
+
+        The pictures are read here, and go through the model with the first question only.
+        """
+        from .session import Session
+
+        return Session(self._backend, images, num_crops)
+
     def close(self) -> None:
         """Free the model."""
         self._backend.close()
@@ -157,9 +170,16 @@ class TokenStream:
     reader's loop ends there.
     """
 
-    def __init__(self, backend: Backend, inputs: ModelInputs, request: GenerationRequest, stages: _Stages) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        inputs: ModelInputs,
+        request: GenerationRequest,
+        stages: _Stages,
+        start: Starter | None = None,
+    ) -> None:
         chooser = TokenChooser(request.sampling, inputs.input_ids)
-        self._generation: Generation | None = backend.start(inputs, chooser, request.max_new_tokens)
+        self._generation: Generation | None = (start or backend.start)(inputs, chooser, request.max_new_tokens)
         self._eos = backend.model.eos_token_ids
         self._decoder = backend.text_stream()
         self._stop = StopStrings(request.stop)
@@ -274,8 +294,10 @@ def load(
     return Engine((GenaiBackend if processor == "phi3v" else GenaiProcessorBackend)(folder, chosen))
 
 
-def _check_fits(backend: Backend, text: int | None, pictures: int, new: int) -> None:
-    """Refuse what exceeds the context or this machine's memory, given tokens of text (None: not counted yet)."""
+def _check_fits(backend: Backend, text: int | None, pictures: int, new: int, kept: int = 0) -> None:
+    """Refuse what exceeds the context or this machine's memory, given tokens of text (None: not counted yet); `kept`
+    tokens have their memory already.
+    """
     model = backend.model
     prompt = (text or 0) + pictures
     total, kv = prompt + new, model.kv_bytes(prompt + new)
@@ -292,7 +314,7 @@ def _check_fits(backend: Backend, text: int | None, pictures: int, new: int) -> 
             + "; fewer pictures or a lower num_crops free more"
         )
     memory = available_memory()
-    if backend.device == "cpu" and memory is not None and kv > memory:
+    if backend.device == "cpu" and memory is not None and kv > (memory := memory + model.kv_bytes(kept)):
         raise ContextLengthError(
             f"{asked} and this machine has {memory / _MIB:.0f} MiB of memory left; "
             "lower max_new_tokens or num_crops, or pass fewer pictures"

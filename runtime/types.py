@@ -181,3 +181,11 @@ class GenerationResult:
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question of a conversation and its answer. `request.images` are the pictures that came with it."""
+
+    request: GenerationRequest
+    result: GenerationResult

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -199,3 +200,15 @@ def test_the_engine_gives_the_same_answer_on_either_backend(fp32_folder: Path, p
     assert ours.text.startswith(theirs.text)
     assert ours.token_ids[: len(theirs.token_ids)] == theirs.token_ids
     assert ours.usage.prompt_tokens == theirs.usage.prompt_tokens
+
+
+def test_a_conversation_is_the_same_on_either_backend(fp32_folder: Path, parity_checkpoint: Path) -> None:
+    def talk(engine: phi3v.Engine) -> list[tuple[int, ...]]:
+        with engine, engine.session(PICTURES["landscape"], num_crops=1) as session:
+            answers = [session.chat("What is this?", max_new_tokens=8), session.ask("Why?", max_new_tokens=8)]
+            answers += [session.chat("And this?", PICTURES["portrait"], max_new_tokens=8)]
+            return [answer.token_ids for answer in [*answers, session.chat("Well?", max_new_tokens=8)]]
+
+    backend = ReferenceBackend(parity_checkpoint)
+    backend._model = replace(backend.model, eos_token_ids=frozenset([0]))  # as in the folder
+    assert talk(phi3v.load(fp32_folder, "cpu")) == talk(phi3v.Engine(backend))
