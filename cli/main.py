@@ -14,6 +14,7 @@ from phi3v import Phi3VError, __version__
 
 from .ask import ask
 from .bench import bench
+from .chat import chat
 from .doctor import doctor
 from .export import export
 from .info import info
@@ -71,5 +72,5 @@ def main() -> None:
     """
 
 
-for _command in (ask, pull, models, verify, rm, info, doctor, export, migrate, bench):
+for _command in (ask, chat, pull, models, verify, rm, info, doctor, export, migrate, bench):
     main.add_command(_command)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 model_option = click.option(
@@ -30,3 +33,21 @@ num_crops_option = click.option(
     type=click.IntRange(1, 16),
     help="Most 336-pixel crops a picture is cut into: more detail, more tokens. Default: the model folder's.",
 )
+_ANSWER_OPTIONS = (
+    click.option(
+        "--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer."
+    ),
+    click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated."),
+    click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy."),
+    click.option("--top-k", type=int, default=0, show_default=True, help="Sample among the k likeliest; 0: all."),
+    click.option("--top-p", type=float, default=1.0, show_default=True, help="Sample among this much probability."),
+    click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1 repeats less."),
+    click.option("--seed", type=int, help="Makes sampling repeatable."),
+)
+
+
+def answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How an answer is generated: the same options wherever one is."""
+    for option in reversed(_ANSWER_OPTIONS):
+        command = option(command)
+    return command
