@@ -24,13 +24,14 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, Phi3Config, Phi3ForC
 from transformers.initialization import no_init_weights
 
 from ..backend import ModelInputs, Reuse, StartsFresh, TextStream
-from ..errors import InferenceError, PromptError
+from ..errors import InferenceError, OptionError, PromptError
 from ..export.checkpoint import Checkpoint
 from ..export.dims import CLIP, VISION, ModelDims
 from ..export.safetensors_file import Array
 from ..model_dir import ModelDir
 from ..sampling import TokenChooser
 from ..tokenizer import Tokenizer as RuntimeTokenizer
+from ..types import NumCrops
 
 _CONTROL = re.compile(r"<\|\w+\|>|</?s>|<unk>")
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).reshape(3, 1, 1)
@@ -160,8 +161,10 @@ class ReferenceBackend:
         """The checkpoint's own number of crops."""
         return self._model.num_crops
 
-    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
+    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
         """The reference processor."""
+        if num_crops == "auto":
+            raise OptionError("num_crops is 'auto'; the PyTorch reference takes 1 to 16")
         return self.reference.preprocess(prompt, pictures, num_crops)
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> ReferenceGeneration:

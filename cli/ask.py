@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from phi3v import Engine, GenerationRequest, GenerationResult, TokenStream
+    from phi3v.types import NumCrops
 
 
 @click.command()
@@ -102,7 +103,7 @@ def _request(
     prompt: str,
     images: tuple[str, ...],
     max_new_tokens: int,
-    num_crops: int | None,
+    num_crops: NumCrops | None,
     stop: tuple[str, ...],
     **how: Any,
 ) -> GenerationRequest:

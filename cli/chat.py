@@ -17,6 +17,7 @@ from .repl import Repl
 
 if TYPE_CHECKING:
     from phi3v import GenerationRequest
+    from phi3v.types import NumCrops
 
 
 @click.command()
@@ -57,7 +58,7 @@ def chat(images: tuple[str, ...], model: str | None, device: str, as_json: bool,
 
 
 def _opening(
-    images: tuple[str, ...], max_new_tokens: int, num_crops: int | None, stop: tuple[str, ...], **how: Any
+    images: tuple[str, ...], max_new_tokens: int, num_crops: NumCrops | None, stop: tuple[str, ...], **how: Any
 ) -> GenerationRequest:
     """What every turn has in common, with all that can be wrong in it found before a model is loaded."""
     from phi3v import GenerationRequest, SamplingParams

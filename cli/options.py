@@ -28,10 +28,22 @@ block_size_option = click.option(
     type=click.Choice(["16", "32", "64", "128", "256"]),
     help="Weights that share an int4 scale. Default: 128 for the CPU, 32 for a GPU.",
 )
+
+
+def _num_crops(value: str) -> int | str:
+    if value == "auto":
+        return value
+    if value.isdecimal() and 1 <= int(value) <= 16:
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither auto nor 1 to 16.")
+
+
 num_crops_option = click.option(
     "--num-crops",
-    type=click.IntRange(1, 16),
-    help="Most 336-pixel crops a picture is cut into: more detail, more tokens. Default: the model folder's.",
+    type=_num_crops,
+    metavar="1-16|auto",
+    help="Most 336-pixel crops a picture is cut into: more detail, more tokens. auto: the fewest that keep each "
+    "picture's own resolution. Default: the model folder's.",
 )
 _ANSWER_OPTIONS = (
     click.option(

@@ -16,6 +16,7 @@ from PIL import Image
 from .model_dir import ModelDir
 from .sampling import TokenChooser
 from .tokenizer import Tokenizer
+from .types import NumCrops
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Backend(Protocol):
         """Crops a picture is cut into at most when a request does not say."""
         ...
 
-    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
+    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
         """Turn a prompt and RGB pictures into tensors."""
         ...
 

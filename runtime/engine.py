@@ -18,7 +18,7 @@ from .memory import available_memory
 from .model_dir import ModelDir
 from .sampling import TokenChooser
 from .stop_strings import StopStrings
-from .types import FinishReason, GenerationRequest, GenerationResult, SamplingParams, Timings, Token, Usage
+from .types import FinishReason, GenerationRequest, GenerationResult, NumCrops, SamplingParams, Timings, Token, Usage
 
 if TYPE_CHECKING:
     from .images import ImageSource
@@ -53,7 +53,7 @@ class Engine:
         images: Sequence[ImageSource] = (),
         *,
         max_new_tokens: int = 512,
-        num_crops: int | None = None,
+        num_crops: NumCrops | None = None,
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         top_k: int = 0,
@@ -64,8 +64,9 @@ class Engine:
         """Answer a question about any number of pictures.
 
         `images`: paths, bytes, PIL images, uint8 arrays [H, W(, 3|4)], http(s) or `data:` URLs, binary files.
-        `num_crops` 1 to 16: the most 336 px crops a picture is cut into (more detail, more tokens); None takes the
-        model folder's default. Greedy unless `temperature` is set. Raises Phi3VError leaves only.
+        `num_crops` 1 to 16: the most 336 px crops a picture is cut into (more detail, more tokens); "auto": the fewest
+        that keep each picture's own resolution; None takes the model folder's default. Greedy unless `temperature` is
+        set. Raises Phi3VError leaves only.
         """
         sampling = SamplingParams(temperature, top_k, top_p, repetition_penalty, seed)
         request = GenerationRequest(prompt, images, max_new_tokens, num_crops, stop, sampling)
@@ -80,7 +81,7 @@ class Engine:
         images: Sequence[ImageSource] = (),
         *,
         max_new_tokens: int = 512,
-        num_crops: int | None = None,
+        num_crops: NumCrops | None = None,
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         top_k: int = 0,
@@ -115,7 +116,7 @@ class Engine:
         stages = _Stages(image_decode_s=decoded - began, preprocess_s=preprocessed - decoded)
         return TokenStream(self._backend, inputs, request, stages)
 
-    def session(self, images: Sequence[ImageSource] = (), *, num_crops: int | None = None) -> Session:
+    def session(self, images: Sequence[ImageSource] = (), *, num_crops: NumCrops | None = None) -> Session:
         """Ask many questions of the same pictures, or have a conversation about them; close it when done.
 
         The pictures are read here, and go through the model with the first question only.

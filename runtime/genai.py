@@ -28,7 +28,7 @@ from .sampling import TokenChooser
 from .telemetry import switch_off_genais_telemetry
 from .threads import compute_threads
 from .tokenizer import Tokenizer
-from .types import MAX_CROPS
+from .types import MAX_CROPS, NumCrops
 
 _SEARCH = {"do_sample": False, "num_beams": 1, "min_length": 0, "repetition_penalty": 1.0}
 """Every option that a folder's own `search` section could set otherwise."""
@@ -86,7 +86,7 @@ class GenaiBackend:
         """Whether the model was dropped."""
         return self._model is None
 
-    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
+    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
         """HD transform and tokenisation, equal to the reference processor."""
         layout = PromptLayout.of(prompt, len(pictures))
         if not pictures:
@@ -161,7 +161,7 @@ class GenaiProcessorBackend(GenaiBackend):
         """Always 16, whatever the folder says."""
         return MAX_CROPS
 
-    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
+    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
         """Drive genai's processor. Raises OptionError or PromptError for what it cannot do."""
         if num_crops != MAX_CROPS:
             raise OptionError(f'num_crops is {num_crops}; with processor="genai" it is always {MAX_CROPS}')

@@ -18,7 +18,7 @@ from .conversation import PictureStack, Spoken, conversation_inputs
 from .engine import _LEAST_IMAGE_TOKENS, TokenStream, _check_fits, _Stages
 from .errors import InferenceError
 from .prompt import PromptLayout
-from .types import GenerationRequest, GenerationResult, SamplingParams, Token, Turn
+from .types import GenerationRequest, GenerationResult, NumCrops, SamplingParams, Token, Turn
 
 if TYPE_CHECKING:
     from .images import ImageSource
@@ -49,7 +49,7 @@ class Session:
     the conversation. One answer at a time: the next question ends an unfinished one. Use it from one thread.
     """
 
-    def __init__(self, backend: Backend, images: Sequence[ImageSource], num_crops: int | None) -> None:
+    def __init__(self, backend: Backend, images: Sequence[ImageSource], num_crops: NumCrops | None) -> None:
         opening = GenerationRequest("", images, num_crops=num_crops)
         self._backend = backend
         self._reuse = backend.reuse()
@@ -224,7 +224,7 @@ class _Running:
 
 
 def _request(
-    prompt: str, images: Sequence[ImageSource], num_crops: int | None, options: AnswerOptions
+    prompt: str, images: Sequence[ImageSource], num_crops: NumCrops | None, options: AnswerOptions
 ) -> GenerationRequest:
     how: dict[str, Any] = {**options}
     limits = {name: how.pop(name) for name in ("max_new_tokens", "stop") if name in how}

@@ -353,6 +353,12 @@ def test_pictures_stand_where_the_question_places_them(engine: phi3v.Engine) -> 
             assert session.ask(question, max_new_tokens=6).token_ids == fresh.token_ids
 
 
+def test_auto_gives_each_picture_of_a_session_the_crops_it_needs(engine: phi3v.Engine) -> None:
+    with engine.session([picture(3, 300, 200)], num_crops="auto") as session:
+        assert session.chat("hi", max_new_tokens=1).usage.image_tokens == 313
+        assert session.chat("hi", [picture(4, 640, 480)], max_new_tokens=1).usage.image_tokens == 313 + 757
+
+
 def test_two_sessions_and_single_answers_share_one_engine(engine: phi3v.Engine) -> None:
     alone = [engine.generate("Why?", [image], num_crops=1, max_new_tokens=6).token_ids for image in (ONE, TWO)]
     with engine.session([ONE], num_crops=1) as first, engine.session([TWO], num_crops=1) as second:
