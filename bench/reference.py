@@ -127,7 +127,7 @@ class ReferenceBackend:
     def __init__(self, checkpoint: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
         source = Checkpoint.open(checkpoint)
         self.reference = ReferenceModel(source, dtype, device)
-        self._tokenizer = RuntimeTokenizer(checkpoint / "tokenizer.json")
+        self.tokenizer = RuntimeTokenizer(checkpoint / "tokenizer.json")
         decoder = source.dims.decoder
         ends = ("<|end|>", "<|endoftext|>", "<|assistant|>")
         self._model = ModelDir(
@@ -135,7 +135,7 @@ class ReferenceBackend:
             context_length=decoder.max_position_embeddings,
             vocab_size=decoder.vocab_size,
             original_context_length=self.reference.switch,
-            eos_token_ids=frozenset(self._tokenizer.control_id(token) for token in ends),
+            eos_token_ids=frozenset(self.tokenizer.control_id(token) for token in ends),
             num_crops=source.num_crops,
             kv_bytes_per_token=2 * decoder.num_hidden_layers * decoder.kv_size * dtype.itemsize,
             built_for="cpu",
@@ -170,7 +170,7 @@ class ReferenceBackend:
 
     def text_stream(self) -> TextStream:
         """A fresh detokeniser."""
-        return self._tokenizer.text_stream()
+        return self.tokenizer.text_stream()
 
     def close(self) -> None:
         """Nothing to free beyond the object itself."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from PIL import Image
 
 from .model_dir import ModelDir
 from .sampling import TokenChooser
+
+if TYPE_CHECKING:
+    from .tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,11 @@ class Backend(Protocol):
     @property
     def num_crops(self) -> int:
         """Crops a picture is cut into at most when a request does not say."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model folder's tokenizer."""
         ...
 
     def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:

@@ -5,23 +5,30 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
 
 from . import hd
+from .answers import AnswerFormat, truncated
 from .backend import Backend, Generation, ModelInputs
 from .errors import ContextLengthError, InferenceError, OptionError
 from .local_models import resolve_model
 from .memory import available_memory
 from .model_dir import ModelDir
-from .sampling import TokenChooser
+from .sampling import TokenChooser, TokenConstraint
 from .stop_strings import StopStrings
 from .types import FinishReason, GenerationRequest, GenerationResult, SamplingParams, Timings, Token, Usage
 
 if TYPE_CHECKING:
+    from typing import Any, Unpack
+
+    from .answer_types import ExtractOptions
+    from .constraint import Constraints
     from .images import ImageSource
+
+T = TypeVar("T")
 
 _MIB = 1 << 20
 _LEAST_IMAGE_TOKENS = hd.plan(1, 1, num_crops=1).image_tokens
@@ -32,6 +39,7 @@ class Engine:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._constraints: Constraints | None = None
 
     @property
     def model(self) -> ModelDir:
@@ -56,15 +64,17 @@ class Engine:
         top_p: float = 1.0,
         repetition_penalty: float = 1.0,
         seed: int | None = None,
+        answer_format: AnswerFormat | None = None,
     ) -> GenerationResult:
         """Answer a question about any number of pictures.
 
         `images`: paths, bytes, PIL images, uint8 arrays [H, W(, 3|4)], http(s) or `data:` URLs, binary files.
         `num_crops` 1 to 16: the most 336 px crops a picture is cut into (more detail, more tokens); None takes the
-        model folder's default. Greedy unless `temperature` is set. Raises Phi3VError leaves only.
+        model folder's default. Greedy unless `temperature` is set. `answer_format` keeps the answer to a JSON schema, a
+        regular expression or choices (phi3v.answers). Raises Phi3VError leaves only.
         """
         sampling = SamplingParams(temperature, top_k, top_p, repetition_penalty, seed)
-        request = GenerationRequest(prompt, images, max_new_tokens, num_crops, stop, sampling)
+        request = GenerationRequest(prompt, images, max_new_tokens, num_crops, stop, sampling, answer_format)
         with self.stream_request(request) as stream:
             for _ in stream:
                 pass
@@ -83,10 +93,48 @@ class Engine:
         top_p: float = 1.0,
         repetition_penalty: float = 1.0,
         seed: int | None = None,
+        answer_format: AnswerFormat | None = None,
     ) -> TokenStream:
         """Like `generate`, token by token. Iterate it, then read `.result`; closing it early frees the KV cache."""
         sampling = SamplingParams(temperature, top_k, top_p, repetition_penalty, seed)
-        return self.stream_request(GenerationRequest(prompt, images, max_new_tokens, num_crops, stop, sampling))
+        return self.stream_request(
+            GenerationRequest(prompt, images, max_new_tokens, num_crops, stop, sampling, answer_format)
+        )
+
+    @overload
+    def extract(
+        self, kind: type[T], prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[ExtractOptions]
+    ) -> T: ...
+
+    @overload
+    def extract(
+        self,
+        kind: Mapping[str, Any] | AnswerFormat,
+        prompt: str,
+        images: Sequence[ImageSource] = (),
+        **options: Unpack[ExtractOptions],
+    ) -> Any: ...
+
+    def extract(
+        self, kind: Any, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[ExtractOptions]
+    ) -> Any:
+        """Answer with a value: an instance of a dataclass or a pydantic model, a list of them, an int, ...
+
+            @dataclass
+            class Book:
+                title: str
+                year: int | None
+
+            engine.extract(Book, "Title and year of this book?", ["cover.jpg"])
+
+        A JSON schema (a mapping) gives what `json.loads` makes of the answer, Regex and Choices give the text. The
+        format binds the answer, but the model does not see it: say in the prompt what is wanted. The options are those
+        of `generate`. Raises TruncatedAnswerError when `max_new_tokens` ended the answer.
+        """
+        from .answer_types import answer_type
+
+        answer = answer_type(kind)
+        return answer.read(self.generate(prompt, images, answer_format=answer.format, **options).text)
 
     def stream_request(self, request: GenerationRequest) -> TokenStream:
         """Decode and preprocess the pictures, check that the request fits, and hand back its stream.
@@ -96,6 +144,7 @@ class Engine:
         """
         from .images import load_image
 
+        constraint = self._constraint(request.answer_format)
         began = time.perf_counter()
         num_crops, new = request.num_crops or self._backend.num_crops, request.max_new_tokens
         if request.images:
@@ -109,7 +158,18 @@ class Engine:
         _check_fits(self._backend, len(inputs.input_ids) - image_tokens, image_tokens, new)
         preprocessed = time.perf_counter()
         stages = _Stages(image_decode_s=decoded - began, preprocess_s=preprocessed - decoded)
-        return TokenStream(self._backend, inputs, request, stages)
+        return TokenStream(self._backend, inputs, request, stages, constraint)
+
+    def _constraint(self, answer_format: AnswerFormat | None) -> TokenConstraint | None:
+        """A fresh constraint for one answer; the vocabulary is prepared for the first one."""
+        if answer_format is None:
+            return None
+        if self._constraints is None:
+            from .constraint import Constraints
+
+            model = self._backend.model
+            self._constraints = Constraints(self._backend.tokenizer, model.vocab_size, model.eos_token_ids)
+        return self._constraints.start(answer_format)
 
     def close(self) -> None:
         """Free the model."""
@@ -153,13 +213,22 @@ class TokenStream:
             print(token.text, end="", flush=True)
     print(stream.result.usage)
 
+    An answer in a format that `max_new_tokens` cuts off ends with TruncatedAnswerError; `result` holds what there is.
     One thread reads it. `cancel` and `close` may come from any other: they wait for the step that is running, and the
     reader's loop ends there.
     """
 
-    def __init__(self, backend: Backend, inputs: ModelInputs, request: GenerationRequest, stages: _Stages) -> None:
-        chooser = TokenChooser(request.sampling, inputs.input_ids)
-        self._generation: Generation | None = backend.start(inputs, chooser, request.max_new_tokens)
+    def __init__(
+        self,
+        backend: Backend,
+        inputs: ModelInputs,
+        request: GenerationRequest,
+        stages: _Stages,
+        constraint: TokenConstraint | None = None,
+    ) -> None:
+        self._chooser = TokenChooser(request.sampling, inputs.input_ids, constraint)
+        self._must_complete = constraint is not None
+        self._generation: Generation | None = backend.start(inputs, self._chooser, request.max_new_tokens)
         self._eos = backend.model.eos_token_ids
         self._decoder = backend.text_stream()
         self._stop = StopStrings(request.stop)
@@ -217,10 +286,13 @@ class TokenStream:
             return self._last(token_id, "stop")
         self._ids.append(token_id)
         text = self._stop.push(self._decoder.push(token_id))
-        if self._stop.hit:
+        if self._stop.hit or self._chooser.finished:
             return self._last(token_id, "stop", text)
         if len(self._ids) == self._max_new_tokens:
-            return self._last(token_id, "length", text)
+            last = self._last(token_id, "length", text)
+            if self._must_complete:
+                raise truncated(self.result.text, self._max_new_tokens)
+            return last
         self._pieces.append(text)
         return Token(token_id, text)
 

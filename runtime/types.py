@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from .answers import AnswerFormat
 from .errors import OptionError
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class GenerationRequest:
     """One question about any number of pictures.
 
     `num_crops` None takes the model folder's default. `stop` strings end the answer and are not part of it.
+    `answer_format` keeps the answer to a JSON schema, a regular expression or choices (answers.py); the prompt stays
+    as it is, so say there what is wanted.
     """
 
     prompt: str
@@ -98,6 +101,7 @@ class GenerationRequest:
     num_crops: int | None = None
     stop: Sequence[str] = ()
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    answer_format: AnswerFormat | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str):
@@ -109,6 +113,10 @@ class GenerationRequest:
             _normalise(self, "num_crops", operator.index, lambda n: 1 <= n <= MAX_CROPS, f"1 to {MAX_CROPS}")
         strings = "a list of non-empty strings"
         _normalise(self, "stop", _strings, lambda stop: all(isinstance(s, str) and s for s in stop), strings)
+        if not isinstance(self.answer_format, AnswerFormat | None):
+            raise OptionError(f"answer_format is {self.answer_format!r}; allowed: JsonSchema, Regex, Choices or None")
+        if self.answer_format is not None and self.stop:
+            raise OptionError("stop strings would cut an answer short of its answer_format; give one or the other")
 
 
 @dataclass(frozen=True, slots=True)

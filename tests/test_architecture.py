@@ -79,8 +79,8 @@ def test_help_loads_neither_numpy_nor_an_engine() -> None:
         "import sys; from phi3v.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'numpy', 'onnxruntime', 'onnxruntime_genai', 'torch', 'PIL', 'tokenizers'} & set(sys.modules)\n"
-        "print(sorted(heavy), file=sys.stderr)"
+        "heavy = {'numpy', 'onnxruntime', 'onnxruntime_genai', 'torch', 'PIL', 'tokenizers', 'llguidance'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stderr.strip() == "[]"

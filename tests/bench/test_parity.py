@@ -1,5 +1,6 @@
 """Ours equals the PyTorch reference on the same tiny random checkpoint: ids, pixels, logits and greedy tokens."""
 
+import contextlib
 import itertools
 import json
 from pathlib import Path
@@ -11,9 +12,10 @@ from PIL import Image
 import phi3v
 from phi3v.backend import Backend, ModelInputs
 from phi3v.bench.reference import ReferenceBackend, ReferenceModel
-from phi3v.errors import PromptError
+from phi3v.errors import PromptError, TruncatedAnswerError
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
+from phi3v.fields import parse_fields
 from phi3v.genai import GenaiBackend
 from phi3v.model_dir import ModelDir
 from phi3v.sampling import TokenChooser
@@ -179,6 +181,26 @@ def test_what_a_config_changes_is_changed_in_both(tmp_path: Path, change: str) -
 def test_the_reference_refuses_what_it_would_read_as_control(reference: ReferenceModel, spelled: str) -> None:
     with pytest.raises(PromptError, match="rephrase"):
         reference.preprocess(f"a {spelled} b", PICTURES["landscape"], 1)
+
+
+def test_tokens_in_a_format_equal_the_reference(fp32_folder: Path, parity_checkpoint: Path) -> None:
+    fields = parse_fields("title, year int?, tags list[str]")
+
+    def answers(engine: phi3v.Engine) -> list[tuple[int, ...]]:
+        picture = PICTURES["landscape"]
+        with engine:
+            how = [{}, {"temperature": 1.0, "seed": 2, "repetition_penalty": 1.3}]
+            streams = [
+                engine.stream(PROMPT, picture, max_new_tokens=24, num_crops=1, answer_format=fields, **h) for h in how
+            ]
+            for stream in streams:
+                with contextlib.suppress(TruncatedAnswerError):
+                    list(stream)
+            return [stream.result.token_ids for stream in streams]
+
+    ours, theirs = answers(phi3v.load(fp32_folder, "cpu")), answers(phi3v.Engine(ReferenceBackend(parity_checkpoint)))
+    assert ours == theirs
+    assert all(ours)
 
 
 def test_int4_stays_near_the_reference(parity_checkpoint: Path, reference: ReferenceModel, ours: GenaiBackend) -> None:
