@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .answer_options import answer_format_options
 from .options import device_option, model_option, num_crops_option
 from .picture_args import picture_arguments
 from .stats import stats_lines
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from phi3v import Engine, GenerationRequest, GenerationResult, TokenStream
+    from phi3v.answers import AnswerFormat
 
 
 @click.command()
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--top-p", type=float, default=1.0, show_default=True, help="Sample among this much probability.")
 @click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1 repeats less.")
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
+@answer_format_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the text.")
 @click.option("--stats", is_flag=True, help="Print what the answer cost, on stderr.")
 def ask(
@@ -48,6 +51,7 @@ def ask(
     phi3v ask "What is this?" photo.jpg
     phi3v ask "What is the difference?" before.png after.webp
     curl -s https://example.org/chart.png | phi3v ask "Explain this chart." -
+    phi3v ask "Title, author and year?" cover.jpg --schema 'title, author, year int?'
     """
     import phi3v
 
@@ -60,22 +64,30 @@ def ask(
         if engine.model.synthetic:
             click.echo("phi3v: this model has random weights; its answers mean nothing", err=True)
         with engine.stream_request(request) as stream:
-            result = _print_tokens(stream, interrupt_raises, quiet=as_json)
+            result = _print_tokens(stream, interrupt_raises, quiet=as_json or request.answer_format is not None)
         if as_json:
             click.echo(json.dumps(_record(engine, result, load_s)))
+        elif request.answer_format is not None:
+            click.echo(result.text)  # whole or not at all: a pipe must not see half of a JSON object
         if stats:
             click.echo("\n".join(stats_lines(engine, result, load_s)), err=True)
 
 
 def _request(
-    prompt: str, images: tuple[str, ...], max_new_tokens: int, num_crops: int | None, stop: tuple[str, ...], **how: Any
+    prompt: str,
+    images: tuple[str, ...],
+    max_new_tokens: int,
+    num_crops: int | None,
+    stop: tuple[str, ...],
+    answer_format: AnswerFormat | None,
+    **how: Any,
 ) -> GenerationRequest:
     """The request, with all that can be wrong in it found before a model is loaded."""
     from phi3v import GenerationRequest, SamplingParams
     from phi3v.images import check_image
 
     request = GenerationRequest(
-        prompt, picture_arguments(images), max_new_tokens, num_crops, stop, SamplingParams(**how)
+        prompt, picture_arguments(images), max_new_tokens, num_crops, stop, SamplingParams(**how), answer_format
     )
     for image in images:
         if image != "-":
