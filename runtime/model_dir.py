@@ -27,6 +27,9 @@ ORIGINAL_CONTEXT = 4096
 GENAI_CONFIG = "genai_config.json"
 """What onnxruntime-genai reads first."""
 
+MODEL_VARIABLE = "PHI3V_MODEL"
+"""The environment variable that names the model when nobody else does."""
+
 BUILTIN = Path(__file__).parent / "builtin" / "nano"
 _ALWAYS_NEEDED = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
 # Source: onnx.proto, StringStringEntryProto {key = 1; value = 2}: the key, the value's field number, its length.
