@@ -19,6 +19,7 @@ from .export import export
 from .info import info
 from .models import migrate, models, rm, verify
 from .pull import pull
+from .warm.command import warm
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells expect."""
@@ -71,5 +72,5 @@ def main() -> None:
     """
 
 
-for _command in (ask, pull, models, verify, rm, info, doctor, export, migrate, bench):
+for _command in (ask, warm, pull, models, verify, rm, info, doctor, export, migrate, bench):
     main.add_command(_command)

@@ -70,3 +70,7 @@ class DiskSpaceError(Phi3VError, OSError):
 
 class InferenceError(Phi3VError, RuntimeError):
     """The engine underneath failed while it ran; the generation was discarded."""
+
+
+class WarmEngineError(Phi3VError, ConnectionError):
+    """A warm engine cannot be offered, or was lost in the middle of an answer."""
