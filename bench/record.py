@@ -30,7 +30,17 @@ METRICS = (
 
 _PACKAGES = (
     *("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime", "onnxruntime-gpu"),
-    *("nvidia-cudnn-cu13", "nvidia-cublas", "torch", "transformers", "numpy", "pillow", "tokenizers"),
+    *(
+        "openvino",
+        "openvino-genai",
+        "nvidia-cudnn-cu13",
+        "nvidia-cublas",
+        "torch",
+        "transformers",
+        "numpy",
+        "pillow",
+        "tokenizers",
+    ),
 )
 
 

@@ -23,14 +23,15 @@ from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel, Phi3Config, Phi3ForCausalLM
 from transformers.initialization import no_init_weights
 
-from ..backend import ModelInputs, TextStream
-from ..errors import InferenceError, PromptError
+from ..backend import ModelInputs, Reuse, StartsFresh, TextStream
+from ..errors import InferenceError, OptionError, PromptError
 from ..export.checkpoint import Checkpoint
 from ..export.dims import CLIP, VISION, ModelDims
 from ..export.safetensors_file import Array
 from ..model_dir import ModelDir
 from ..sampling import TokenChooser
 from ..tokenizer import Tokenizer as RuntimeTokenizer
+from ..types import NumCrops
 
 _CONTROL = re.compile(r"<\|\w+\|>|</?s>|<unk>")
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).reshape(3, 1, 1)
@@ -127,7 +128,7 @@ class ReferenceBackend:
     def __init__(self, checkpoint: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
         source = Checkpoint.open(checkpoint)
         self.reference = ReferenceModel(source, dtype, device)
-        self._tokenizer = RuntimeTokenizer(checkpoint / "tokenizer.json")
+        self.tokenizer = RuntimeTokenizer(checkpoint / "tokenizer.json")
         decoder = source.dims.decoder
         ends = ("<|end|>", "<|endoftext|>", "<|assistant|>")
         self._model = ModelDir(
@@ -135,7 +136,7 @@ class ReferenceBackend:
             context_length=decoder.max_position_embeddings,
             vocab_size=decoder.vocab_size,
             original_context_length=self.reference.switch,
-            eos_token_ids=frozenset(self._tokenizer.control_id(token) for token in ends),
+            eos_token_ids=frozenset(self.tokenizer.control_id(token) for token in ends),
             num_crops=source.num_crops,
             kv_bytes_per_token=2 * decoder.num_hidden_layers * decoder.kv_size * dtype.itemsize,
             built_for="cpu",
@@ -160,17 +161,23 @@ class ReferenceBackend:
         """The checkpoint's own number of crops."""
         return self._model.num_crops
 
-    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
+    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
         """The reference processor."""
+        if num_crops == "auto":
+            raise OptionError("num_crops is 'auto'; the PyTorch reference takes 1 to 16")
         return self.reference.preprocess(prompt, pictures, num_crops)
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> ReferenceGeneration:
         """One generation."""
         return ReferenceGeneration(self.reference.tokens(inputs, chooser))
 
+    def reuse(self) -> Reuse:
+        """Every answer of a session starts afresh."""
+        return StartsFresh(self)
+
     def text_stream(self) -> TextStream:
         """A fresh detokeniser."""
-        return self._tokenizer.text_stream()
+        return self.tokenizer.text_stream()
 
     def close(self) -> None:
         """Nothing to free beyond the object itself."""

@@ -22,6 +22,7 @@ from ..errors import InferenceError, OptionError
 from ..memory import available_memory
 from .cases import PROMPT, Case
 from .extras import require_extra
+from .openvino_subject import folder_crops
 from .record import (
     FORMAT,
     VERSION,
@@ -39,7 +40,7 @@ T = TypeVar("T")
 _SETTLE_S = 0.3
 """Pause between turns: thread pools spin for a while after an answer, and would take the next one's cores."""
 
-_BYTES_IN_MEMORY = {"ours": 1.8, "genai": 1.8, "torch-fp32": 2.2, "torch-bf16": 1.3, "torch-fp16": 1.3}
+_BYTES_IN_MEMORY = {"ours": 1.8, "genai": 1.8, "torch-fp32": 2.2, "torch-bf16": 1.3, "torch-fp16": 1.3, "openvino": 3.0}
 """Memory a loaded subject takes, over its folder's bytes; generous."""
 
 
@@ -60,9 +61,16 @@ class SubjectSpec:
         if not self.model.is_dir():
             raise OptionError(f"{self.label}: {self.model} is no folder; give SUBJECT=FOLDER")
 
+    @property
+    def fixed_crops(self) -> int | None:
+        """The only number of crops the subject can do: genai's own processor makes 16, an OpenVINO folder its own."""
+        if self.subject == "openvino":
+            return folder_crops(self.model)
+        return 16 if self.subject == "genai" else None
+
     def takes(self, case: Case) -> bool:
-        """Whether the subject can do the case: genai's own processor always makes 16 crops."""
-        return self.subject != "genai" or case.num_crops == 16
+        """Whether the subject can do the case."""
+        return self.fixed_crops in (None, case.num_crops)
 
 
 def run(
@@ -78,15 +86,17 @@ def run(
 
     `resident` None keeps all subjects loaded when they fit into memory together. `out` is written after every answer,
     so that a run which ends early leaves what it measured. Raises InferenceError when a worker fails, OptionError for
-    labels or cases that repeat, MissingDependencyError for the reference without PyTorch.
+    labels or cases that repeat, MissingDependencyError for the reference without PyTorch and for openvino without it.
     """
     if any(spec.subject.startswith("torch-") for spec in subjects):
         require_extra("export", "torch", "transformers")
+    if any(spec.subject == "openvino" for spec in subjects):
+        require_extra("openvino", "openvino_genai")
     if len(set(cases)) < len(cases):
         raise OptionError(f"a case is given twice: {', '.join(map(str, cases))}; --rounds repeats them all")
     for spec in subjects:
         if not any(spec.takes(case) for case in cases):
-            raise OptionError(f"{spec.label} can do none of the cases: genai's own processor always makes 16 crops")
+            raise OptionError(f"{spec.label} can do none of the cases: it always makes {spec.fixed_crops} crops")
     if len({spec.label for spec in subjects}) < len(subjects):
         raise OptionError("two subjects have the same label; name them LABEL:SUBJECT=FOLDER")
     models = {spec.label: describe_model(spec.model) | _settings(spec) for spec in subjects}
@@ -200,7 +210,8 @@ class _Worker:
             self._process.stdin.flush()
         answer = self._read()
         first_token_at = answer.pop("first_token_at")
-        answer["prepare_s"] = (answer["image_decode_s"] or 0.0) + answer["preprocess_s"]
+        preprocess_s = answer["preprocess_s"]
+        answer["prepare_s"] = None if preprocess_s is None else (answer["image_decode_s"] or 0.0) + preprocess_s
         answer["tpot_s"] = answer["decode_s"] / answer["decode_tokens"]
         if self._load_s is not None:
             answer |= {"load_s": self._load_s, "cold_start_s": first_token_at - self._spawned}

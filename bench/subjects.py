@@ -1,4 +1,4 @@
-"""What is compared: ours, genai's own loop, and the PyTorch reference, each behind the same two calls.
+"""What is compared: ours, genai's own loop, the PyTorch reference and OpenVINO, each behind the same two calls.
 
 A subject lives in a process of its own (worker.py); the heavy import happens when it is made.
 """
@@ -18,21 +18,22 @@ from ..errors import InferenceError, OptionError
 from ..model_dir import ModelDir
 from .cases import PROMPT, Case
 
-SUBJECTS = ("ours", "genai", "torch-fp32", "torch-bf16", "torch-fp16")
-"""ours: this project. genai: its example's own loop. torch-*: the PyTorch reference in that precision."""
+SUBJECTS = ("ours", "genai", "torch-fp32", "torch-bf16", "torch-fp16", "openvino")
+"""ours: this project. genai: its example's own loop. torch-*: the PyTorch reference in that precision. openvino:
+OpenVINO GenAI's VLMPipeline."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sample:
     """One answer: seconds of each stage, what was counted, and which tokens came (as a digest).
 
-    `image_decode_s` is None where a backend decodes the picture while it preprocesses. `ttft_s` runs from the call to
-    the first token, `decode_s` over the `decode_tokens` after it, detokenising included; `first_token_at` is
-    time.monotonic().
+    `image_decode_s` is None where a backend decodes the picture while it preprocesses, `preprocess_s` where it
+    preprocesses while it encodes: `prefill_s` then holds both. `ttft_s` runs from the call to the first token,
+    `decode_s` over the `decode_tokens` after it, detokenising included; `first_token_at` is time.monotonic().
     """
 
     image_decode_s: float | None
-    preprocess_s: float
+    preprocess_s: float | None
     prefill_s: float
     ttft_s: float
     decode_s: float
@@ -55,13 +56,20 @@ class Subject(Protocol):
 def make_subject(
     name: str, model: Path, device: Literal["cpu", "cuda"], *, cuda_graph: bool = False, threads: int | None = None
 ) -> Subject:
-    """Load a subject. `model` is a model folder, for torch-* a checkpoint folder. Raises Phi3VError leaves."""
+    """Load a subject. Raises Phi3VError leaves.
+
+    `model` is a model folder, for torch-* a checkpoint folder, for openvino what openvino_folder.py writes.
+    """
     if name == "ours":
         from ..genai import GenaiBackend
 
         return _EngineSubject(GenaiBackend(ModelDir.open(model), device, cuda_graph=cuda_graph, threads=threads))
     if name == "genai":
         return _ExampleLoop(ModelDir.open(model), device, threads)
+    if name == "openvino":
+        from .openvino_subject import OpenVinoSubject
+
+        return OpenVinoSubject(model, device, threads)
     if name in SUBJECTS:
         import torch
 
@@ -96,12 +104,12 @@ class _EngineSubject:
             prefill_s=timings.prefill_s,
             ttft_s=first,
             decode_s=total - first,
-            decode_tokens=_checked(usage.completion_tokens - 1, case),
+            decode_tokens=checked(usage.completion_tokens - 1, case),
             total_s=total,
             prompt_tokens=usage.prompt_tokens,
             image_tokens=usage.image_tokens,
             first_token_at=first_at,
-            tokens_digest=_digest(result.token_ids),
+            tokens_digest=digest(result.token_ids),
         )
 
 
@@ -162,20 +170,22 @@ class _ExampleLoop:
             prefill_s=first - preprocessed,
             ttft_s=first - began,
             decode_s=ended - first,
-            decode_tokens=_checked(len(ids) - 1, case),
+            decode_tokens=checked(len(ids) - 1, case),
             total_s=ended - began,
             prompt_tokens=length,
             image_tokens=image_tokens,
             first_token_at=first_at,
-            tokens_digest=_digest(ids),
+            tokens_digest=digest(ids),
         )
 
 
-def _checked(decode_tokens: int, case: Case) -> int:
+def checked(decode_tokens: int, case: Case) -> int:
+    """The number of tokens after the first, as many as the case asks for. Raises InferenceError."""
     if decode_tokens != case.new_tokens - 1:
         raise InferenceError(f"case {case} gave {decode_tokens + 1} tokens; the record would compare unequal work")
     return decode_tokens
 
 
-def _digest(ids: Sequence[int]) -> str:
+def digest(ids: Sequence[int]) -> str:
+    """Sixteen hexadecimal digits that tell one answer's tokens from another's."""
     return hashlib.sha256(repr(list(ids)).encode()).hexdigest()[:16]

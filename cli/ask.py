@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import time
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import device_option, model_option, num_crops_option
+from .answer_options import answer_format_options
+from .interrupts import interrupt_kills
+from .options import device_option, generation_options, model_option, num_crops_option
 from .picture_args import picture_arguments
 from .stats import stats_lines
+from .warm.duration import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from phi3v import Engine, GenerationRequest, GenerationResult, TokenStream
+    from phi3v.answers import AnswerFormat
+    from phi3v.session import AnswerOptions
+    from phi3v.types import NumCrops
+
+    from .warm.ask_engine import AskEngine, AskStream
 
 
 @click.command()
@@ -28,17 +33,37 @@ if TYPE_CHECKING:
 @model_option
 @device_option
 @num_crops_option
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer.")
-@click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated.")
-@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--top-k", type=int, default=0, show_default=True, help="Sample among the k likeliest; 0: all.")
-@click.option("--top-p", type=float, default=1.0, show_default=True, help="Sample among this much probability.")
-@click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1 repeats less.")
-@click.option("--seed", type=int, help="Makes sampling repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the text.")
+@generation_options
+@answer_format_options
+@click.option(
+    "-q",
+    "--question",
+    "questions",
+    multiple=True,
+    metavar="PROMPT",
+    help="Another question about the same pictures, which are read once; may be repeated.",
+)
+@click.option(
+    "--keep-alive",
+    "keep_alive_s",
+    type=duration,
+    metavar="TIME",
+    help="Leave the model loaded for this long (90s, 10m, 2h, forever): the next question is answered at once.",
+)
+@click.option("--no-warm", is_flag=True, help="Load the model here, even if `phi3v warm` holds it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, a line for each answer, instead of text.")
 @click.option("--stats", is_flag=True, help="Print what the answer cost, on stderr.")
 def ask(
-    prompt: str, images: tuple[str, ...], model: str | None, device: str, as_json: bool, stats: bool, **options: Any
+    prompt: str,
+    images: tuple[str, ...],
+    questions: tuple[str, ...],
+    model: str | None,
+    device: str,
+    keep_alive_s: float | None,
+    no_warm: bool,
+    as_json: bool,
+    stats: bool,
+    **options: Any,
 ) -> None:
     """Ask PROMPT about pictures: paths, http(s) URLs, data: URLs, or - for standard input.
 
@@ -47,80 +72,102 @@ def ask(
     \b
     phi3v ask "What is this?" photo.jpg
     phi3v ask "What is the difference?" before.png after.webp
+    phi3v ask "What does the chart show?" chart.png -q "Which bar is the highest?" -q "What is its value?"
     curl -s https://example.org/chart.png | phi3v ask "Explain this chart." -
+    phi3v ask "Title, author and year?" cover.jpg --schema 'title, author, year int?'
     """
-    import phi3v
+    from .warm.ask_engine import AskEngine
 
+    if keep_alive_s is not None and (no_warm or questions):
+        other = "--no-warm" if no_warm else "-q (whose session stays in this process)"
+        raise click.UsageError(f"--keep-alive and {other} exclude each other; give one of them")
     request = _request(prompt, images, **options)
-    began = time.perf_counter()
-    with _interrupt_kills() as interrupt_raises, phi3v.load(model, device) as engine:  # type: ignore[arg-type]
-        load_s = time.perf_counter() - began
-        if model is None:
-            click.echo(f"phi3v: answering with {engine.model.name} ({engine.model.path})", err=True)
-        if engine.model.synthetic:
-            click.echo("phi3v: this model has random weights; its answers mean nothing", err=True)
-        with engine.stream_request(request) as stream:
-            result = _print_tokens(stream, interrupt_raises, quiet=as_json)
-        if as_json:
-            click.echo(json.dumps(_record(engine, result, load_s)))
-        if stats:
-            click.echo("\n".join(stats_lines(engine, result, load_s)), err=True)
+    quiet = as_json or request.answer_format is not None
+    warmth: dict[str, Any] = {"warm": not (no_warm or questions), "keep_alive_s": keep_alive_s, "printing": not quiet}
+    with interrupt_kills() as interrupt_raises, AskEngine(request, model, device, **warmth) as engine:
+        if engine.warm:
+            interrupt_raises()  # nothing here holds the interpreter
+        say_what_answers(engine, by_default=model is None)
+        for number, (question, stream) in enumerate(_streams(engine, request, questions)):
+            if questions and not as_json:
+                write("\n" if number else "")
+                click.echo(f"> {question}", err=True)
+            with stream:
+                result = _print_tokens(stream, interrupt_raises, quiet=quiet)
+            if as_json:
+                click.echo(json.dumps(record(engine, question, result, engine.load_s) | {"warm": engine.warm}))
+            elif request.answer_format is not None:
+                click.echo(result.text)  # whole or not at all: a pipe must not see half of a JSON object
+            if stats:
+                click.echo("\n".join(stats_lines(engine, result, engine.load_s)), err=True)
+
+
+def say_what_answers(engine: Engine | AskEngine, *, by_default: bool) -> None:
+    """On stderr: which model it is when nobody named one, and that random weights mean nothing."""
+    if by_default:
+        click.echo(f"phi3v: answering with {engine.model.name} ({engine.model.path})", err=True)
+    if engine.model.synthetic:
+        click.echo("phi3v: this model has random weights; its answers mean nothing", err=True)
+
+
+def _streams(
+    engine: AskEngine, request: GenerationRequest, questions: tuple[str, ...]
+) -> Iterator[tuple[str, AskStream | TokenStream]]:
+    """Each question with its stream; more than one share a session."""
+    if not questions:
+        yield request.prompt, engine.stream_request(request)
+        return
+    how: AnswerOptions = {
+        "max_new_tokens": request.max_new_tokens,
+        "stop": request.stop,
+        "answer_format": request.answer_format,
+        **asdict(request.sampling),  # type: ignore[typeddict-item]
+    }
+    with engine.local().session(request.images, num_crops=request.num_crops) as session:
+        for question in (request.prompt, *questions):
+            yield question, session.stream(question, **how)
 
 
 def _request(
-    prompt: str, images: tuple[str, ...], max_new_tokens: int, num_crops: int | None, stop: tuple[str, ...], **how: Any
+    prompt: str,
+    images: tuple[str, ...],
+    max_new_tokens: int,
+    num_crops: NumCrops | None,
+    stop: tuple[str, ...],
+    answer_format: AnswerFormat | None,
+    **how: Any,
 ) -> GenerationRequest:
-    """The request, with all that can be wrong in it found before a model is loaded."""
+    """The request, with what is wrong in it found before a model is loaded; AskEngine judges the pictures."""
     from phi3v import GenerationRequest, SamplingParams
-    from phi3v.images import check_image
 
-    request = GenerationRequest(
-        prompt, picture_arguments(images), max_new_tokens, num_crops, stop, SamplingParams(**how)
+    return GenerationRequest(
+        prompt, picture_arguments(images), max_new_tokens, num_crops, stop, SamplingParams(**how), answer_format
     )
-    for image in images:
-        if image != "-":
-            check_image(image)
-    return request
 
 
-def _print_tokens(stream: TokenStream, interrupt_raises: Callable[[], None], *, quiet: bool) -> GenerationResult:
+def _print_tokens(
+    stream: AskStream | TokenStream, interrupt_raises: Callable[[], None], *, quiet: bool
+) -> GenerationResult:
     for token in stream:
         interrupt_raises()  # from the first token on Python runs between tokens: the answer can end the clean way
         if not quiet:
-            _write(token.text)
+            write(token.text)
     if not quiet:
-        _write("\n")
+        write("\n")
     return stream.result
 
 
-def _write(text: str) -> None:
+def write(text: str) -> None:
+    """Onto stdout, at once."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
-@contextmanager
-def _interrupt_kills() -> Iterator[Callable[[], None]]:
-    """Let Ctrl-C end the process at once: loading and prefill hold the interpreter, which would hear it late.
-
-    Yields a function that makes it an exception again. A job told to ignore it, such as one behind nohup, still does.
-    """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield lambda: None
-        return
-
-    def raises() -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield raises
-    finally:
-        raises()
-
-
-def _record(engine: Engine, result: GenerationResult, load_s: float) -> dict[str, Any]:
+def record(engine: Engine | AskEngine, prompt: str, result: GenerationResult, load_s: float) -> dict[str, Any]:
+    """One answer as `--json` prints it."""
     timings = result.timings
     return {
+        "prompt": prompt,
         "text": result.text,
         "finish_reason": result.finish_reason,
         "usage": asdict(result.usage),

@@ -45,8 +45,9 @@ def run(
 ) -> None:
     """Measure SUBJECTS on every --case, in turns within one run.
 
-    A subject is ours=MODEL_FOLDER, genai=MODEL_FOLDER (genai's own example loop, 16 crops only), or torch-fp32,
-    torch-bf16, torch-fp16=CHECKPOINT_FOLDER (the PyTorch reference). A case is WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS.
+    A subject is ours=MODEL_FOLDER, genai=MODEL_FOLDER (genai's own example loop, 16 crops only), torch-fp32,
+    torch-bf16, torch-fp16=CHECKPOINT_FOLDER (the PyTorch reference), or openvino=FOLDER (OpenVINO GenAI, from
+    python -m phi3v.bench.openvino_folder). A case is WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS.
 
     \b
     phi3v bench run ours=full/model genai=full/model torch-fp32=full/checkpoint --case 1344x1344:16:64

@@ -133,8 +133,8 @@ def _cuda() -> Iterator[Check]:
 
 def _default_model() -> Check:
     from phi3v import Phi3VError
-    from phi3v.local_models import MODEL_VARIABLE, resolve_model
-    from phi3v.model_dir import ModelDir
+    from phi3v.local_models import resolve_model
+    from phi3v.model_dir import MODEL_VARIABLE, ModelDir
 
     try:
         model = ModelDir.open(resolve_model())

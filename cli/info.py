@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .picture_args import picture_arguments
+
+if TYPE_CHECKING:
+    from phi3v.types import NumCrops
 
 _PUBLISHED_KV = {"fp16": 393_216, "fp32": 786_432}
 """KV bytes a token of the 4.2 B model: 32 layers x 2 x 3072 values; GPUs keep fp16, the CPU fp32."""
@@ -52,7 +56,8 @@ def _describe_picture(target: str, model: str | None) -> None:
     size = load_image(picture_arguments((target,))[0]).size
     kv = {"KV": ModelDir.open(resolve_model(model)).kv_bytes_per_token} if model else _PUBLISHED_KV
     table = Table("num_crops", "grid", "crops", "tokens", *(f"{name} MiB" for name in kv), box=None)
-    for num_crops in (1, 4, 9, 16):
+    choices: tuple[NumCrops, ...] = (1, 4, 9, 16, "auto")
+    for num_crops in choices:
         plan = hd.plan(*size, num_crops)
         memory = [f"{plan.image_tokens * bytes_ / (1 << 20):.1f}" for bytes_ in kv.values()]
         grid = f"{plan.rows} x {plan.columns}"

@@ -13,12 +13,15 @@ import click
 from phi3v import Phi3VError, __version__
 
 from .ask import ask
+from .batch import batch
 from .bench import bench
+from .chat import chat
 from .doctor import doctor
 from .export import export
 from .info import info
 from .models import migrate, models, rm, verify
 from .pull import pull
+from .warm.command import warm
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells expect."""
@@ -71,5 +74,5 @@ def main() -> None:
     """
 
 
-for _command in (ask, pull, models, verify, rm, info, doctor, export, migrate, bench):
+for _command in (ask, chat, batch, warm, pull, models, verify, rm, info, doctor, export, migrate, bench):
     main.add_command(_command)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 model_option = click.option(
     "--model",
@@ -25,8 +31,50 @@ block_size_option = click.option(
     type=click.Choice(["16", "32", "64", "128", "256"]),
     help="Weights that share an int4 scale. Default: 128 for the CPU, 32 for a GPU.",
 )
+
+
+def _num_crops(value: str) -> int | str:
+    if value == "auto":
+        return value
+    if value.isdecimal() and 1 <= int(value) <= 16:
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither auto nor 1 to 16.")
+
+
 num_crops_option = click.option(
     "--num-crops",
-    type=click.IntRange(1, 16),
-    help="Most 336-pixel crops a picture is cut into: more detail, more tokens. Default: the model folder's.",
+    type=_num_crops,
+    metavar="1-16|auto",
+    help="Most 336-pixel crops a picture is cut into: more detail, more tokens. auto: the fewest that keep each "
+    "picture's own resolution. Default: the model folder's.",
 )
+
+_GENERATION = (
+    click.option(
+        "--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer."
+    ),
+    click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated."),
+    click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy."),
+    click.option("--top-k", type=int, default=0, show_default=True, help="Sample among the k likeliest; 0: all."),
+    click.option("--top-p", type=float, default=1.0, show_default=True, help="Sample among this much probability."),
+    click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1 repeats less."),
+    click.option("--seed", type=int, help="Makes sampling repeatable."),
+)
+
+
+def generation_options(command: _Command) -> _Command:
+    """How an answer is generated: length, stop strings, sampling."""
+    for option in reversed(_GENERATION):
+        command = option(command)
+    return command
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
+
+
+def size(text: str) -> int:
+    """A number of bytes, as people write it: 6GB, 800MB, 1.5GiB."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?I?)B?", text.strip().upper())
+    if found is None or found[2] not in _UNITS:
+        raise click.BadParameter(f"{text!r} is no size; write 6GB, 800MB or 1.5GiB")
+    return int(float(found[1]) * _UNITS[found[2]])

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import click
+
+
+class StandardInput:
+    """The picture on standard input: read when it is wanted, and kept, so that it can be read again."""
+
+    name = "<stdin>"
+
+    def __init__(self) -> None:
+        self._data: bytes | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        """Its first `size` bytes, the same every time."""
+        if self._data is None:
+            self._data = sys.stdin.buffer.read(size)
+        return self._data
 
 
 def picture_arguments(arguments: tuple[str, ...]) -> list[str | BinaryIO]:
@@ -14,4 +29,4 @@ def picture_arguments(arguments: tuple[str, ...]) -> list[str | BinaryIO]:
         raise click.UsageError("- (standard input) was given twice; it holds one picture")
     if "-" in arguments and sys.stdin is None:
         raise click.UsageError("- is standard input, which is closed; give a picture's path, or pipe one in")
-    return [sys.stdin.buffer if argument == "-" else argument for argument in arguments]
+    return [cast("BinaryIO", StandardInput()) if argument == "-" else argument for argument in arguments]

@@ -17,6 +17,7 @@ from .errors import Phi3VError
 
 if TYPE_CHECKING:
     from .engine import Engine, TokenStream, load
+    from .session import Session
     from .types import GenerationRequest, GenerationResult, SamplingParams, Timings, Token, Usage
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __all__ = [
     "GenerationResult",
     "Phi3VError",
     "SamplingParams",
+    "Session",
     "Timings",
     "Token",
     "TokenStream",
@@ -34,13 +36,13 @@ __all__ = [
     "load",
 ]
 
-_ENGINE_NAMES = {"Engine", "TokenStream", "load"}
+_HOMES = {"Engine": ".engine", "TokenStream": ".engine", "load": ".engine", "Session": ".session"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'phi3v' has no attribute {name!r}")
-    return getattr(import_module(".engine" if name in _ENGINE_NAMES else ".types", __name__), name)
+    return getattr(import_module(_HOMES.get(name, ".types"), __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ from PIL import Image
 
 from .model_dir import ModelDir
 from .sampling import TokenChooser
+from .tokenizer import Tokenizer
+from .types import NumCrops
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,26 @@ class Generation(Protocol):
         ...
 
 
+class Reuse(Protocol):
+    """Generations one after the other, each taking over from the last one's KV cache what both begin with.
+
+    One at a time: the cache is there again once a generation is closed. What a generation returns never depends on it.
+    """
+
+    @property
+    def kept_tokens(self) -> int:
+        """Tokens there is memory for already."""
+        ...
+
+    def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
+        """Like `Backend.start`. Pictures are known again by being the same `pixel_values` object."""
+        ...
+
+    def close(self) -> None:
+        """Free the KV cache."""
+        ...
+
+
 class Backend(Protocol):
     """An engine that holds one model."""
 
@@ -75,12 +97,21 @@ class Backend(Protocol):
         """Crops a picture is cut into at most when a request does not say."""
         ...
 
-    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
+    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
         """Turn a prompt and RGB pictures into tensors."""
         ...
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
         """Prepare a generation; nothing is computed before the first `step`. The chooser serves no other answer."""
+        ...
+
+    def reuse(self) -> Reuse:
+        """What the answers of one session are generated with."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own."""
         ...
 
     def text_stream(self) -> TextStream:
@@ -90,3 +121,62 @@ class Backend(Protocol):
     def close(self) -> None:
         """Free the model."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """One answer among those that are generated together."""
+
+    inputs: ModelInputs
+    chooser: TokenChooser
+    max_new_tokens: int
+
+
+class BatchGeneration(Protocol):
+    """Several running generations, numbered from 0. After an error it must only be closed."""
+
+    def step(self) -> dict[int, int]:
+        """The next token id of some of the rows that have not left, at least of one."""
+        ...
+
+    def leave(self, row: int) -> None:
+        """This row is finished; it takes no more steps."""
+        ...
+
+    def close(self) -> None:
+        """Free the KV caches. Calling it again does nothing."""
+        ...
+
+
+@runtime_checkable
+class BatchBackend(Backend, Protocol):
+    """A backend that generates several answers in one loop. Others answer one after the other."""
+
+    @property
+    def max_batch_size(self) -> int:
+        """Most rows of a batch."""
+        ...
+
+    def batch_bytes(self, rows: Sequence[ModelInputs], max_new_tokens: int) -> int:
+        """Most bytes of memory a batch of these will take, beside the loaded model and `rows` themselves."""
+        ...
+
+    def start_batch(self, rows: Sequence[BatchRow]) -> BatchGeneration:
+        """Prepare generations; nothing is computed before the first `step`."""
+        ...
+
+
+class StartsFresh:
+    """The `Reuse` of a backend that can take nothing over."""
+
+    kept_tokens = 0
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
+        """What the backend starts."""
+        return self._backend.start(inputs, chooser, max_new_tokens)
+
+    def close(self) -> None:
+        """Nothing is kept."""

@@ -5,26 +5,31 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
 
-from . import hd
+from .answer import Answer
+from .answers import AnswerFormat
 from .backend import Backend, Generation, ModelInputs
-from .errors import ContextLengthError, InferenceError, OptionError
+from .batch import answer_all
+from .errors import InferenceError, OptionError, Phi3VError
 from .local_models import resolve_model
-from .memory import available_memory
 from .model_dir import ModelDir
+from .prepare import PreparedRequest, attempt, prepare
 from .sampling import TokenChooser
-from .stop_strings import StopStrings
-from .types import FinishReason, GenerationRequest, GenerationResult, SamplingParams, Timings, Token, Usage
+from .types import GenerationRequest, GenerationResult, NumCrops, SamplingParams, Token
 
 if TYPE_CHECKING:
-    from .images import ImageSource
+    from typing import Any, Unpack
 
-_MIB = 1 << 20
-_LEAST_IMAGE_TOKENS = hd.plan(1, 1, num_crops=1).image_tokens
+    from .answer_types import ExtractOptions
+    from .images import ImageSource
+    from .session import Session
+
+T = TypeVar("T")
+Starter = Callable[[ModelInputs, TokenChooser, int], Generation]
+"""`Backend.start`, or another that does the same."""
 
 
 class Engine:
@@ -49,22 +54,25 @@ class Engine:
         images: Sequence[ImageSource] = (),
         *,
         max_new_tokens: int = 512,
-        num_crops: int | None = None,
+        num_crops: NumCrops | None = None,
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         top_k: int = 0,
         top_p: float = 1.0,
         repetition_penalty: float = 1.0,
         seed: int | None = None,
+        answer_format: AnswerFormat | None = None,
     ) -> GenerationResult:
         """Answer a question about any number of pictures.
 
         `images`: paths, bytes, PIL images, uint8 arrays [H, W(, 3|4)], http(s) or `data:` URLs, binary files.
-        `num_crops` 1 to 16: the most 336 px crops a picture is cut into (more detail, more tokens); None takes the
-        model folder's default. Greedy unless `temperature` is set. Raises Phi3VError leaves only.
+        `num_crops` 1 to 16: the most 336 px crops a picture is cut into (more detail, more tokens); "auto": the fewest
+        that keep each picture's own resolution; None takes the model folder's default. Greedy unless `temperature` is
+        set. `answer_format` keeps the answer to a JSON schema, a regular expression or choices (phi3v.answers). Raises
+        Phi3VError leaves only.
         """
         sampling = SamplingParams(temperature, top_k, top_p, repetition_penalty, seed)
-        request = GenerationRequest(prompt, images, max_new_tokens, num_crops, stop, sampling)
+        request = GenerationRequest(prompt, images, max_new_tokens, num_crops, stop, sampling, answer_format)
         with self.stream_request(request) as stream:
             for _ in stream:
                 pass
@@ -76,17 +84,55 @@ class Engine:
         images: Sequence[ImageSource] = (),
         *,
         max_new_tokens: int = 512,
-        num_crops: int | None = None,
+        num_crops: NumCrops | None = None,
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         top_k: int = 0,
         top_p: float = 1.0,
         repetition_penalty: float = 1.0,
         seed: int | None = None,
+        answer_format: AnswerFormat | None = None,
     ) -> TokenStream:
         """Like `generate`, token by token. Iterate it, then read `.result`; closing it early frees the KV cache."""
         sampling = SamplingParams(temperature, top_k, top_p, repetition_penalty, seed)
-        return self.stream_request(GenerationRequest(prompt, images, max_new_tokens, num_crops, stop, sampling))
+        return self.stream_request(
+            GenerationRequest(prompt, images, max_new_tokens, num_crops, stop, sampling, answer_format)
+        )
+
+    @overload
+    def extract(
+        self, kind: type[T], prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[ExtractOptions]
+    ) -> T: ...
+
+    @overload
+    def extract(
+        self,
+        kind: Mapping[str, Any] | AnswerFormat,
+        prompt: str,
+        images: Sequence[ImageSource] = (),
+        **options: Unpack[ExtractOptions],
+    ) -> Any: ...
+
+    def extract(
+        self, kind: Any, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[ExtractOptions]
+    ) -> Any:
+        """Answer with a value: an instance of a dataclass or a pydantic model, a list of them, an int, ...
+
+            @dataclass
+            class Book:
+                title: str
+                year: int | None
+
+            engine.extract(Book, "Title and year of this book?", ["cover.jpg"])
+
+        A JSON schema (a mapping) gives what `json.loads` makes of the answer, Regex and Choices give the text. The
+        format binds the answer, but the model does not see it: say in the prompt what is wanted. The options are those
+        of `generate`. Raises TruncatedAnswerError when `max_new_tokens` ended the answer.
+        """
+        from .answer_types import answer_type
+
+        answer = answer_type(kind)
+        return answer.read(self.generate(prompt, images, answer_format=answer.format, **options).text)
 
     def stream_request(self, request: GenerationRequest) -> TokenStream:
         """Decode and preprocess the pictures, check that the request fits, and hand back its stream.
@@ -94,22 +140,46 @@ class Engine:
         What cannot fit is refused as soon as that is known: by the number of pictures, then by their sizes, then by
         the text too. Vision and prefill run when the first token is asked for.
         """
-        from .images import load_image
+        return TokenStream(self._backend, prepare(self._backend, request))
 
-        began = time.perf_counter()
-        num_crops, new = request.num_crops or self._backend.num_crops, request.max_new_tokens
-        if request.images:
-            _check_fits(self._backend, None, len(request.images) * _LEAST_IMAGE_TOKENS, new)
-        pictures = [load_image(source) for source in request.images]
-        decoded = time.perf_counter()
-        if pictures:
-            _check_fits(self._backend, None, sum(hd.plan(*p.size, num_crops).image_tokens for p in pictures), new)
-        inputs = self._backend.preprocess(request.prompt, pictures, num_crops)
-        image_tokens = sum(inputs.image_tokens)
-        _check_fits(self._backend, len(inputs.input_ids) - image_tokens, image_tokens, new)
-        preprocessed = time.perf_counter()
-        stages = _Stages(image_decode_s=decoded - began, preprocess_s=preprocessed - decoded)
-        return TokenStream(self._backend, inputs, request, stages)
+    def generate_batch(
+        self,
+        requests: Iterable[GenerationRequest],
+        *,
+        batch_size: int | None = None,
+        max_memory: int | None = None,
+    ) -> list[GenerationResult | Phi3VError]:
+        """Answer many requests, several at a time in one decode loop; each answer is the one `generate` gives.
+        (To the token in fp32. In int4 several rows are rounded otherwise than one, in the seventh digit, which can tip
+        a near tie.)
+
+        The list is in the order of the requests. A request that cannot be answered has its error there, and the others
+        their answers. `batch_size` (1 to 32, default 8) is the most answers at a time; fewer when `max_memory`, the
+        bytes answering may take beside the loaded model (default: half of what is free), does not hold them.
+        In `timings`, prefill and decode are those of the whole batch a row was in.
+        """
+        prepared = (attempt(self._backend, request) for request in requests)
+        return [outcome for _, outcome in sorted(self.answer_prepared(prepared, batch_size, max_memory), key=_index)]
+
+    def answer_prepared(
+        self,
+        prepared: Iterable[PreparedRequest | Phi3VError],
+        batch_size: int | None = None,
+        max_memory: int | None = None,
+    ) -> Iterator[tuple[int, GenerationResult | Phi3VError]]:
+        """Like `generate_batch`, for requests that were prepared elsewhere: (number in the order given, outcome) as
+        soon as each is there. Takes no more of `prepared` than it needs to fill the next batches.
+        """
+        return answer_all(self._backend, prepared, batch_size, max_memory)
+
+    def session(self, images: Sequence[ImageSource] = (), *, num_crops: NumCrops | None = None) -> Session:
+        """Ask many questions of the same pictures, or have a conversation about them; close it when done.
+
+        The pictures are read here, and go through the model with the first question only.
+        """
+        from .session import Session
+
+        return Session(self._backend, images, num_crops)
 
     def close(self) -> None:
         """Free the model."""
@@ -124,27 +194,6 @@ class Engine:
         self.close()
 
 
-@dataclass(slots=True)
-class _Stages:
-    """Seconds spent so far in each stage; only model time is added, never the reader's."""
-
-    image_decode_s: float
-    preprocess_s: float
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-    steps: int = 0
-
-    def add_step(self, seconds: float) -> None:
-        if self.steps == 0:
-            self.prefill_s = seconds
-        else:
-            self.decode_s += seconds
-        self.steps += 1
-
-    def timings(self) -> Timings:
-        return Timings(self.image_decode_s, self.preprocess_s, self.prefill_s, self.decode_s, max(0, self.steps - 1))
-
-
 class TokenStream:
     """The tokens of one answer, as they come.
 
@@ -153,42 +202,32 @@ class TokenStream:
             print(token.text, end="", flush=True)
     print(stream.result.usage)
 
+    An answer in a format that `max_new_tokens` cuts off ends with TruncatedAnswerError; `result` holds what there is.
     One thread reads it. `cancel` and `close` may come from any other: they wait for the step that is running, and the
     reader's loop ends there.
     """
 
-    def __init__(self, backend: Backend, inputs: ModelInputs, request: GenerationRequest, stages: _Stages) -> None:
-        chooser = TokenChooser(request.sampling, inputs.input_ids)
-        self._generation: Generation | None = backend.start(inputs, chooser, request.max_new_tokens)
-        self._eos = backend.model.eos_token_ids
-        self._decoder = backend.text_stream()
-        self._stop = StopStrings(request.stop)
-        self._inputs = inputs
-        self._max_new_tokens = request.max_new_tokens
-        self._stages = stages
-        self._ids: list[int] = []
-        self._pieces: list[str] = []
-        self._finish_reason: FinishReason | None = None
+    def __init__(self, backend: Backend, prepared: PreparedRequest, start: Starter | None = None) -> None:
+        self._answer = Answer(backend, prepared)
+        self._generation: Generation | None = (start or backend.start)(
+            prepared.inputs, self._answer.chooser, prepared.request.max_new_tokens
+        )
         self._lock = threading.RLock()
         self._cancelled = False
 
     @property
     def result(self) -> GenerationResult:
         """The finished answer. Raises InferenceError while tokens are still to come."""
-        if self._finish_reason is None:
+        if self._answer.finish_reason is None:
             raise InferenceError("the answer is not finished: iterate the stream to its end, or cancel() it, first")
-        usage = Usage(len(self._inputs.input_ids), sum(self._inputs.image_tokens), len(self._ids))
-        return GenerationResult(
-            "".join(self._pieces), tuple(self._ids), self._finish_reason, usage, self._stages.timings()
-        )
+        return self._answer.result()
 
     def cancel(self) -> None:
         """End the answer here: `finish_reason` is "cancelled" and the text so far is kept."""
         self._cancelled = True  # a quick reader would otherwise hold the lock again and again before we get it
         with self._lock:
-            if self._finish_reason is None:
-                self._pieces.append(self._held_back())
-                self._finish("cancelled")
+            self._answer.cancel()
+            self._free()
 
     def close(self) -> None:
         """Free the KV cache; an unfinished answer counts as cancelled."""
@@ -212,32 +251,13 @@ class TokenStream:
         except BaseException:
             self.cancel()
             raise
-        self._stages.add_step(time.perf_counter() - began)
-        if token_id in self._eos:
-            return self._last(token_id, "stop")
-        self._ids.append(token_id)
-        text = self._stop.push(self._decoder.push(token_id))
-        if self._stop.hit:
-            return self._last(token_id, "stop", text)
-        if len(self._ids) == self._max_new_tokens:
-            return self._last(token_id, "length", text)
-        self._pieces.append(text)
-        return Token(token_id, text)
+        try:
+            return self._answer.push(token_id, time.perf_counter() - began)
+        finally:
+            if self._answer.finish_reason:
+                self._free()
 
-    def _last(self, token_id: int, reason: FinishReason, text: str = "") -> Token:
-        text += self._held_back()
-        self._pieces.append(text)
-        self._finish(reason)
-        return Token(token_id, text)
-
-    def _held_back(self) -> str:
-        """Text that waited for the rest of a character or of a stop string, and is the answer's if none came."""
-        if self._stop.hit:
-            return ""
-        return self._stop.push(self._decoder.flush()) + self._stop.flush()
-
-    def _finish(self, reason: FinishReason) -> None:
-        self._finish_reason = reason
+    def _free(self) -> None:
         if self._generation is not None:
             self._generation.close()
             self._generation = None
@@ -274,26 +294,5 @@ def load(
     return Engine((GenaiBackend if processor == "phi3v" else GenaiProcessorBackend)(folder, chosen))
 
 
-def _check_fits(backend: Backend, text: int | None, pictures: int, new: int) -> None:
-    """Refuse what exceeds the context or this machine's memory, given tokens of text (None: not counted yet)."""
-    model = backend.model
-    prompt = (text or 0) + pictures
-    total, kv = prompt + new, model.kv_bytes(prompt + new)
-    least, known = ("at least ", "") if text is None else ("", f"{text} of text, ")
-    asked = (
-        f"the request needs {least}{total} tokens ({known}{pictures} of pictures, {new} new; "
-        f"{kv / _MIB:.0f} MiB of KV cache)"
-    )
-    if total > model.context_length:
-        free = model.context_length - prompt
-        raise ContextLengthError(
-            f"{asked} and the model's context is {model.context_length}: "
-            + (f"lower max_new_tokens {'below' if least else 'to'} {free}" if free > 0 else "the prompt is too long")
-            + "; fewer pictures or a lower num_crops free more"
-        )
-    memory = available_memory()
-    if backend.device == "cpu" and memory is not None and kv > memory:
-        raise ContextLengthError(
-            f"{asked} and this machine has {memory / _MIB:.0f} MiB of memory left; "
-            "lower max_new_tokens or num_crops, or pass fewer pictures"
-        )
+def _index(found: tuple[int, GenerationResult | Phi3VError]) -> int:
+    return found[0]

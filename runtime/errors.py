@@ -70,3 +70,19 @@ class DiskSpaceError(Phi3VError, OSError):
 
 class InferenceError(Phi3VError, RuntimeError):
     """The engine underneath failed while it ran; the generation was discarded."""
+
+
+class AnswerError(Phi3VError, ValueError):
+    """An answer in a format of the caller's cannot be read as what was asked for. `text` is the answer."""
+
+    def __init__(self, message: str, text: str = "") -> None:
+        super().__init__(message)
+        self.text = text
+
+
+class TruncatedAnswerError(AnswerError):
+    """An answer in a format of the caller's was ended by max_new_tokens. `text` is what there is of it."""
+
+
+class WarmEngineError(Phi3VError, ConnectionError):
+    """A warm engine cannot be offered, or was lost in the middle of an answer."""

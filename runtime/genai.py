@@ -5,11 +5,10 @@ Everything untrusted stays outside: genai sees tensors of ours, or (with its own
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -17,83 +16,106 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from . import hd
-from .backend import Generation, ModelInputs, TextStream
+from .backend import BatchGeneration, BatchRow, Generation, ModelInputs, Reuse
 from .device import Device, installed, preload_cuda_libraries
 from .errors import InferenceError, MissingDependencyError, ModelFolderError, OptionError, PromptError
+from .genai_batch import MAX_BATCH_SIZE, GenaiBatch, batch_bytes, ignores_padding
+from .genai_errors import first_line, mapped_errors
+from .generation import GenaiGeneration
 from .model_dir import ModelDir
+from .preprocess import HdPreprocessor, int32
 from .prompt import PromptLayout
 from .sampling import TokenChooser
 from .telemetry import switch_off_genais_telemetry
 from .threads import compute_threads
-from .tokenizer import Tokenizer
-from .types import MAX_CROPS
+from .types import MAX_CROPS, NumCrops
 
 _SEARCH = {"do_sample": False, "num_beams": 1, "min_length": 0, "repetition_penalty": 1.0}
 """Every option that a folder's own `search` section could set otherwise."""
 
+_REWINDABLE_TYPE = "gemma3"
+"""genai refuses to rewind a "phi3v" by the name of its type. This one runs the same pipeline, and is not refused."""
 
-class GenaiBackend:
+
+class GenaiBackend(HdPreprocessor):
     """One model folder loaded in onnxruntime-genai.
 
-    Preprocessing is ours (hd.py, prompt.py), equal to the reference. `tokenizer` is the folder's. `cuda_graph` replays
-    each decoding step as one recorded CUDA graph; `threads` None takes one for each physical core.
+    Preprocessing is ours (preprocess.py), equal to the reference. `cuda_graph` replays each decoding step as one
+    recorded CUDA graph; `threads` None takes one for each physical core. `rewinds`: its generators can go back to an
+    earlier length and on from there. (Rewinding leaves the KV buffer and a CUDA graph's mask as they are, which is
+    right for a buffer that is written in place and wrong for anything else.)
     """
+
+    _rewindable = True
 
     def __init__(
         self, model: ModelDir, device: Device, *, cuda_graph: bool = False, threads: int | None = None
     ) -> None:
+        if model.pixel_dtype is None:
+            raise ModelFolderError(
+                f"the vision graph of {model.path} takes no float32 or float16 pixel_values; "
+                "fetch or export the model again"
+            )
         self._og = import_genai()
-        self._model_dir = model
-        self._device = device
-        self.tokenizer = Tokenizer(model.path / "tokenizer.json")
-        self._model = load_model(self._og, model, device, cuda_graph=cuda_graph, threads=threads)
-        self._pixel_dtype = np.dtype(model.pixel_dtype) if model.pixel_dtype else self._probe_pixel_dtype()
+        super().__init__(model, device)
+        self.rewinds = self._rewindable and model.shared_kv_buffer and not cuda_graph
+        self._model = load_model(
+            self._og, model, device, cuda_graph=cuda_graph, threads=threads, rewindable=self.rewinds
+        )
+        self._pixel_dtype = np.dtype(model.pixel_dtype)
+        self._max_batch_size: int | None = None
 
     @property
-    def model(self) -> ModelDir:
-        """The folder this backend runs."""
-        return self._model_dir
-
-    @property
-    def device(self) -> Device:
-        """The device the model was loaded on."""
-        return self._device
-
-    @property
-    def num_crops(self) -> int:
-        """The folder's own number of crops."""
-        return self._model_dir.num_crops
-
-    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
-        """HD transform and tokenisation, equal to the reference processor."""
-        layout = PromptLayout.of(prompt, len(pictures))
-        if not pictures:
-            return ModelInputs(_int32(layout.input_ids(self.tokenizer, ())), None, None, ())
-        pixels, sizes, tokens = hd.stack([hd.transform(pictures[i], num_crops) for i in layout.order])
-        return ModelInputs(_int32(layout.input_ids(self.tokenizer, tokens)), pixels, sizes, tuple(tokens))
+    def closed(self) -> bool:
+        """Whether the model was dropped."""
+        return self._model is None
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
         """A generation over `inputs`; its KV buffer holds prompt + `max_new_tokens`, no more."""
-        return _GenaiGeneration(self, inputs, chooser, max_new_tokens)
+        switch = self._model_dir.original_context_length
+        return GenaiGeneration(self.new_generator, switch, inputs, chooser, max_new_tokens)
 
-    def text_stream(self) -> TextStream:
-        """A fresh detokeniser."""
-        return self.tokenizer.text_stream()
+    def reuse(self) -> Reuse:
+        """Generations that take over each other's KV cache."""
+        from .kv_reuse import KvReuse
+
+        return KvReuse(self)
+
+    def resume(
+        self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int, generated: Sequence[int]
+    ) -> Generation:
+        """A generation that goes on behind `generated`, which count among the `max_new_tokens`."""
+        switch = self._model_dir.original_context_length
+        return GenaiGeneration(self.new_generator, switch, inputs, chooser, max_new_tokens, generated=generated)
+
+    @property
+    def max_batch_size(self) -> int:
+        """genai's own limit; 1 for a folder whose graph does not stand padding."""
+        if self._max_batch_size is None:
+            self._max_batch_size = MAX_BATCH_SIZE if ignores_padding(self) else 1
+        return self._max_batch_size
+
+    def batch_bytes(self, rows: Sequence[ModelInputs], max_new_tokens: int) -> int:
+        """Most bytes a batch of these takes, an estimate on the safe side."""
+        return batch_bytes(self.model, rows, max_new_tokens)
+
+    def start_batch(self, rows: Sequence[BatchRow]) -> BatchGeneration:
+        """Several generations in one loop. Raises InferenceError for rows on both sides of the LongRoPE switch."""
+        return GenaiBatch(self, rows)
 
     def close(self) -> None:
         """Drop the model; memory is freed when the last generation is closed."""
         self._model = None
 
-    def new_generator(self, inputs: ModelInputs, max_length: int) -> Any:
-        """A greedy genai generator that has run vision and prefill over `inputs`."""
+    def new_generator(self, inputs: ModelInputs, max_length: int, rows: int = 1) -> Any:
+        """A greedy genai generator that has run vision and prefill over `inputs`, ids [L] or [`rows`, L]."""
         model = self._open_model()
-        with _mapped_errors("vision and prefill"):
+        with mapped_errors("vision and prefill"):
             params = self._og.GeneratorParams(model)
-            params.set_search_options(max_length=max_length, **_SEARCH)
+            params.set_search_options(max_length=max_length, batch_size=rows, **_SEARCH)
             generator = self._og.Generator(model, params)
             if inputs.pixel_values is None:
-                generator.append_tokens(inputs.input_ids)
+                generator.append_tokens(inputs.input_ids.ravel())
             else:
                 generator.set_inputs(self._named_tensors(inputs))
         return generator
@@ -107,19 +129,11 @@ class GenaiBackend:
     def _named_tensors(self, inputs: ModelInputs) -> Any:
         assert inputs.pixel_values is not None
         tensors = self._og.NamedTensors()
-        tensors["input_ids"] = inputs.input_ids[np.newaxis]
+        tensors["input_ids"] = np.atleast_2d(inputs.input_ids)
         tensors["pixel_values"] = inputs.pixel_values.astype(self._pixel_dtype, copy=False)
         tensors["image_sizes"] = inputs.image_sizes
         tensors["num_image_tokens"] = np.array(inputs.image_tokens, dtype=np.int64)
         return tensors
-
-    def _probe_pixel_dtype(self) -> np.dtype[Any]:
-        """The vision graph's input type, read off what genai's processor makes of one small picture."""
-        with _mapped_errors("loading"):
-            processor = self._model.create_multimodal_processor()
-            return np.dtype(
-                _run_processor(self._og, processor, "<|image_1|>", [Image.new("RGB", (1, 1))])["pixel_values"].dtype
-            )
 
 
 class GenaiProcessorBackend(GenaiBackend):
@@ -129,9 +143,11 @@ class GenaiProcessorBackend(GenaiBackend):
     Pillow encoded.
     """
 
+    _rewindable = False  # its processor is found by the model's type
+
     def __init__(self, model: ModelDir, device: Device) -> None:
         super().__init__(model, device)
-        with _mapped_errors("loading"):
+        with mapped_errors("loading"):
             self._processor = self._model.create_multimodal_processor()
 
     @property
@@ -139,7 +155,7 @@ class GenaiProcessorBackend(GenaiBackend):
         """Always 16, whatever the folder says."""
         return MAX_CROPS
 
-    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
+    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
         """Drive genai's processor. Raises OptionError or PromptError for what it cannot do."""
         if num_crops != MAX_CROPS:
             raise OptionError(f'num_crops is {num_crops}; with processor="genai" it is always {MAX_CROPS}')
@@ -148,70 +164,22 @@ class GenaiProcessorBackend(GenaiBackend):
             raise PromptError('processor="genai" would read a control token spelled in the prompt as control; rephrase')
         model = self._open_model()
         if not pictures:
-            with _mapped_errors("preprocessing"):
+            with mapped_errors("preprocessing"):
                 ids = self._og.Tokenizer(model).encode(layout.text())
-            return ModelInputs(_int32(ids), None, None, ())
-        with _mapped_errors("preprocessing"):
+            return ModelInputs(int32(ids), None, None, ())
+        with mapped_errors("preprocessing"):
             made = _run_processor(self._og, self._processor, layout.text(), [pictures[i] for i in layout.order])
         tokens = tuple(int(n) for n in np.ravel(made["num_image_tokens"]))
-        return ModelInputs(_int32(made["input_ids"][0]), made["pixel_values"], made["image_sizes"], tokens)
+        return ModelInputs(int32(made["input_ids"][0]), made["pixel_values"], made["image_sizes"], tokens)
+
+    def reuse(self) -> Reuse:
+        """Refused: a session prepares its pictures and prompts the way of this project."""
+        raise OptionError('processor="genai" keeps no sessions; load the model without it')
 
     def close(self) -> None:
         """Drop the model and the processor, which holds it too."""
         super().close()
         self._processor = None
-
-
-class _GenaiGeneration:
-    """One sequence. Crossing the LongRoPE switch it starts over with the whole sequence, as the reference does."""
-
-    def __init__(self, backend: GenaiBackend, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> None:
-        self._backend: GenaiBackend | None = backend
-        self._inputs = inputs
-        self._chooser = chooser
-        self._generated: list[int] = []
-        self._max_length = len(inputs.input_ids) + max_new_tokens
-        self._limit = 0
-        """Length of the KV buffer of the running generator; 0 before there is one."""
-        self._generator: Any = None
-
-    def step(self) -> int:
-        """Next token id; the first call runs vision and prefill, and so does the one that crosses the switch."""
-        if self._backend is None:
-            raise InferenceError("this generation is closed; start a new one")
-        length = len(self._inputs.input_ids) + len(self._generated)
-        if length >= self._limit:
-            self._restart(self._backend, length)
-        with _mapped_errors("generation"):
-            if not self._chooser.plain:
-                self._choose()
-            self._generator.generate_next_token()
-            token = int(self._generator.get_next_tokens()[0])
-        self._generated.append(token)
-        return token
-
-    def close(self) -> None:
-        """Free the KV cache."""
-        self._generator = None
-        self._backend = None
-
-    def _restart(self, backend: GenaiBackend, length: int) -> None:
-        self._generator = None  # free the old KV buffer before the new one is allocated
-        switch = backend.model.original_context_length
-        self._limit = min(self._max_length, switch + 1) if switch and length <= switch else self._max_length
-        ids = np.concatenate([self._inputs.input_ids, _int32(self._generated)])
-        whole = ModelInputs(ids, self._inputs.pixel_values, self._inputs.image_sizes, self._inputs.image_tokens)
-        self._generator = backend.new_generator(whole, self._limit)
-
-    def _choose(self) -> None:
-        """Leave genai one token to take. Its own sampler and penalty are not used: top_p without top_k draws tokens
-        from outside the nucleus, and the penalty indexes logits with the negative picture slots.
-        """
-        logits = self._generator.get_logits()
-        token = self._chooser.choose(logits[0, -1])
-        logits.fill(-np.inf)
-        logits[0, -1, token] = 0.0
-        self._generator.set_logits(logits)
 
 
 def import_genai() -> ModuleType:
@@ -230,9 +198,18 @@ def import_genai() -> ModuleType:
 
 
 def load_model(
-    og: ModuleType, model: ModelDir, device: Device, *, cuda_graph: bool = False, threads: int | None = None
+    og: ModuleType,
+    model: ModelDir,
+    device: Device,
+    *,
+    cuda_graph: bool = False,
+    threads: int | None = None,
+    rewindable: bool = False,
 ) -> Any:
-    """genai's model of a folder on one device. Raises ModelFolderError."""
+    """genai's model of a folder on one device. Raises ModelFolderError.
+
+    `rewindable` models rewind; they have no processor of genai's, which goes by the type too.
+    """
     try:
         config = og.Config(str(model.path))
         config.clear_providers()
@@ -242,10 +219,12 @@ def load_model(
         count = compute_threads() if threads is None else threads
         options = {"session_options": {"intra_op_num_threads": count}}
         config.overlay(json.dumps({"model": dict.fromkeys(("decoder", "embedding", "vision"), options)}))
+        if rewindable:
+            config.overlay(json.dumps({"model": {"type": _REWINDABLE_TYPE}}))
         return og.Model(config)
     except RuntimeError as exc:
         raise ModelFolderError(
-            f"{model.path} cannot be loaded on {device}: {_first_line(exc)}; if a file is damaged, fetch or export the "
+            f"{model.path} cannot be loaded on {device}: {first_line(exc)}; if a file is damaged, fetch or export the "
             "model again; `phi3v doctor` checks this machine"
         ) from exc
 
@@ -264,20 +243,3 @@ def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def _mapped_errors(stage: str) -> Iterator[None]:
-    """genai raises bare RuntimeError for everything; give it our root and say what is left of the request."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as exc:
-        raise InferenceError(f"onnxruntime-genai failed during {stage}: {_first_line(exc)}") from exc
-
-
-def _first_line(exc: BaseException) -> str:
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0]
-
-
-def _int32(ids: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    return np.asarray(ids, dtype=np.int32)

@@ -16,10 +16,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from .errors import OptionError
-from .types import MAX_CROPS
+from .types import MAX_CROPS, NumCrops
 
 CROP = 336
 """Side of a crop in pixels: the input size of CLIP ViT-L/14-336."""
+
+CROP_BYTES = 3 * CROP * CROP * 4
+"""Bytes of a crop in float32."""
 
 CROP_TOKENS = 144
 """Tokens a crop costs: 24 x 24 patches, merged 2 x 2."""
@@ -67,11 +70,16 @@ class HdImage:
     plan: HdPlan
 
 
-def plan(width: int, height: int, num_crops: int) -> HdPlan:
+def plan(width: int, height: int, num_crops: NumCrops) -> HdPlan:
     """Lay out a picture of `width` x `height` pixels in at most `num_crops` (1 to 16) crops.
 
-    Where the reference would scale a side to 0 pixels (a picture 336 times longer than high), it is kept at 1.
+    "auto" takes the fewest crops that do not scale the picture down, and where 16 do, the layout for 16. Where the
+    reference would scale a side to 0 pixels (a picture 336 times longer than high), it is kept at 1.
     """
+    if num_crops == "auto":
+        layouts = (plan(width, height, crops) for crops in range(1, MAX_CROPS))
+        large = (layout for layout in layouts if max(layout.resized) >= max(width, height))
+        return next(large, plan(width, height, MAX_CROPS))
     if not 1 <= num_crops <= MAX_CROPS:
         raise OptionError(f"num_crops is {num_crops}; allowed: 1 to {MAX_CROPS}")
     long, short = max(width, height), min(width, height)
@@ -86,7 +94,12 @@ def plan(width: int, height: int, num_crops: int) -> HdPlan:
     return HdPlan(resized, rows=down, columns=across)
 
 
-def transform(picture: Image.Image, num_crops: int) -> HdImage:
+def most_crops(num_crops: NumCrops) -> int:
+    """The most crops, the global one aside, that a picture can be cut into."""
+    return MAX_CROPS if num_crops == "auto" else num_crops
+
+
+def transform(picture: Image.Image, num_crops: NumCrops) -> HdImage:
     """Scale, pad, normalise and cut an RGB picture."""
     layout = plan(*picture.size, num_crops)
     canvas = _normalise(_padded(picture, layout))

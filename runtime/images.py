@@ -5,34 +5,27 @@ Pillow decodes, from a closed list of formats, after the header has passed the s
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
-import os
 import re
-import stat
 import threading
-import urllib.parse
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .errors import ImageError, ImageNotFoundError
-from .fetch import fetch_url
+from .errors import ImageError
+from .picture_bytes import ByteSource, is_http, read_source
 
-ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | npt.NDArray[Any] | BinaryIO
+ImageSource = ByteSource | Image.Image | npt.NDArray[Any]
 """A path, the bytes of a file, a PIL image, a uint8 array [H, W(, 3|4)], an http(s) or `data:` URL, a binary file."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Pillow decoders that are allowed ("JPEG" covers the MPO of many cameras). No others: some start programs."""
 
-MAX_FILE_BYTES = 100 << 20
 MAX_PIXELS = 100_000_000
 
 _ALLOWED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
@@ -42,7 +35,6 @@ _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _MAX_SCANS, _MAX_SCANNED_PIXELS = 100, 20 * MAX_PIXELS
 """Encoders write about ten scans. Each one of a progressive JPEG costs a pass over all pixels, and 20 bytes."""
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WARNINGS = threading.RLock()
 """`warnings.catch_warnings` swaps the process's filters: two threads inside would leave the wrong ones behind."""
 
@@ -57,85 +49,17 @@ def load_image(source: ImageSource) -> Image.Image:
         return _to_rgb(source, "the PIL image")
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source), "the array")
-    data, name = _read(source)
+    data, name = read_source(source)
     with _opened(data, name) as picture:
         picture.load()
         return _to_rgb(picture, name)
 
 
-def check_image(source: str) -> None:
+def check_image(source: ByteSource) -> None:
     """Refuse a file that is missing, too large or no picture, by its first bytes; nothing is decoded or fetched."""
-    if not _is_http(source):
-        with _opened(*_read(source)):
+    if not (isinstance(source, str) and is_http(source)):
+        with _opened(*read_source(source)):
             pass
-
-
-def _read(source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO) -> tuple[bytes, str]:
-    """The bytes behind a source, and what to call it in a message."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        _check_bytes(len(source), "the picture")
-        return bytes(source), "the picture"
-    if isinstance(source, str) and source[:5].lower() == "data:":
-        return _from_data_url(source), _shorten(source)
-    if isinstance(source, str) and _is_http(source):
-        return fetch_url(source, MAX_FILE_BYTES), source
-    if isinstance(source, str) and (scheme := _SCHEME.match(source)):
-        raise ImageError(f"{_shorten(source)}: {scheme[0]} is not read; give the file's path, an http(s) or data: URL")
-    if isinstance(source, (str, os.PathLike)):
-        return _from_path(Path(source)), str(source)
-    if hasattr(source, "read"):
-        name = str(getattr(source, "name", "the file object"))
-        try:
-            data = source.read(MAX_FILE_BYTES + 1)
-        except Exception as exc:  # a caller's own object raises what it likes
-            raise ImageError(f"{name} cannot be read ({exc}); open it with mode 'rb'") from exc
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise ImageError(f"{name} reads {type(data).__name__}, not bytes; open it with mode 'rb'")
-        _check_bytes(len(data), name)
-        return bytes(data), name
-    raise ImageError(
-        f"a picture is a path, URL, bytes, PIL image, uint8 array or binary file, not {type(source).__name__}"
-    )
-
-
-def _is_http(source: str) -> bool:
-    return source[:8].lower().startswith(("http://", "https://"))
-
-
-def _from_path(path: Path) -> bytes:
-    try:
-        # Opening a pipe would wait for a writer; O_NONBLOCK does not, and changes nothing for a file.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except FileNotFoundError as exc:
-        raise ImageNotFoundError(f"{path}: no such file; check the path") from exc
-    except (OSError, ValueError) as exc:
-        raise ImageNotFoundError(f"{path}: cannot be read ({getattr(exc, 'strerror', None) or exc})") from exc
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-            raise ImageError(f"{path} is {kind}; name one picture file, or - for standard input")
-        _check_bytes(status.st_size, str(path))
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(MAX_FILE_BYTES + 1)
-    finally:
-        os.close(descriptor)
-
-
-def _from_data_url(url: str) -> bytes:
-    header, comma, body = url.partition(",")
-    if not comma:
-        raise ImageError(f"{_shorten(url)}: no comma; a data: URL reads data:image/png;base64,....")
-    _check_bytes(len(body) * 3 // 4, _shorten(url))
-    try:
-        raw = urllib.parse.unquote_to_bytes(body)
-        if not header.lower().endswith(";base64"):
-            return raw
-        return base64.b64decode(b"".join(raw.split()), validate=True)  # encoders break lines
-    except UnicodeEncodeError as exc:
-        raise ImageError(f"{header[:40]!r}: the data: URL is not valid Unicode ({exc.reason})") from exc
-    except binascii.Error as exc:
-        raise ImageError(f"{_shorten(url)}: the base64 is damaged ({exc})") from exc
 
 
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:
@@ -207,11 +131,6 @@ def _check_scans(picture: Image.Image, data: bytes, name: str) -> None:
         raise ImageError(f"{name} is a JPEG of {scans} scans; allowed: {allowed} at its size. Save it again")
 
 
-def _check_bytes(size: int, name: str) -> None:
-    if size > MAX_FILE_BYTES:
-        raise ImageError(f"{name} is larger than the {MAX_FILE_BYTES >> 20} MiB allowed; save it smaller")
-
-
 def _check_size(size: tuple[int, int], name: str) -> None:
     width, height = size
     if width * height > MAX_PIXELS or not width * height:
@@ -219,7 +138,3 @@ def _check_size(size: tuple[int, int], name: str) -> None:
             f"{name} has {width} x {height} pixels; allowed: 1 pixel to {MAX_PIXELS // 10**6} megapixels. "
             "Scale it down: the model sees at most 5376 pixels of a side"
         )
-
-
-def _shorten(url: str) -> str:
-    return url if len(url) <= 48 else f"{url[:40]}... ({len(url)} characters)"

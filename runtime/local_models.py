@@ -17,9 +17,8 @@ from typing import Any
 from .device import cuda_status, gpus
 from .errors import ModelNotFoundError
 from .memory import total_memory
-from .model_dir import BUILTIN, MANIFEST
+from .model_dir import BUILTIN, MANIFEST, MODEL_VARIABLE
 
-MODEL_VARIABLE = "PHI3V_MODEL"
 _PREFERENCE = ("cuda-int4", "cuda-fp16", "cpu-int4")
 _DEEPEST = 4
 """Folders between a snapshot and a manifest, at most."""

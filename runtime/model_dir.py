@@ -27,10 +27,15 @@ ORIGINAL_CONTEXT = 4096
 GENAI_CONFIG = "genai_config.json"
 """What onnxruntime-genai reads first."""
 
+MODEL_VARIABLE = "PHI3V_MODEL"
+"""The environment variable that names the model when nobody else does."""
+
 BUILTIN = Path(__file__).parent / "builtin" / "nano"
 _ALWAYS_NEEDED = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
 # Source: onnx.proto, StringStringEntryProto {key = 1; value = 2}: the key, the value's field number, its length.
 _LOCATION = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
+# Source: onnx.proto, ValueInfoProto {name = 1; type = 2}, TypeProto {tensor_type = 1}, Tensor {elem_type = 1}.
+_PIXEL_INPUT = re.compile(rb"\x0a\x0cpixel_values\x12.{1,2}?\x0a.{1,2}?\x08([\x01\x0a])", re.DOTALL)
 _DEVICES = ("cpu", "cuda")
 _PIXEL_DTYPES = (None, "float16", "float32")
 _REPAIR = "fetch or export the model again"
@@ -40,8 +45,9 @@ _REPAIR = "fetch or export the model again"
 class ModelDir:
     """A model folder that has everything it must hold.
 
-    `pixel_dtype` is the vision graph's input type, None where the folder does not say. `original_context_length`
-    is the length up to which LongRoPE's short factors apply, None for a model without the switch.
+    `pixel_dtype` is the vision graph's input type, None where it takes neither float32 nor float16.
+    `original_context_length` is the length up to which LongRoPE's short factors apply, None for a model without the
+    switch. `shared_kv_buffer`: the decoder adds to its KV cache in place.
     """
 
     path: Path
@@ -58,6 +64,11 @@ class ModelDir:
     graphs: dict[str, int] = field(repr=False)
     """Bytes of each graph with its weights: "vision", "embedding", "decoder"."""
     pulled_as: str | None = None
+    pad_token_id: int = 0
+    """What genai takes for padding in the rows of a batch."""
+    hidden_size: int = 0
+    """Width of the decoder."""
+    shared_kv_buffer: bool = False
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ModelDir:
@@ -71,7 +82,8 @@ class ModelDir:
             raise ModelNotFoundError(f"{folder} {what}; give the folder that holds {GENAI_CONFIG}")
         _require_utf8(folder)
         with _blamed(folder / GENAI_CONFIG) as file:
-            model = _read_json(file)["model"]
+            config = _read_json(file)
+            model, shared = config["model"], bool(config.get("search", {}).get("past_present_share_buffer"))
             _check_layout(folder, model)
         with _blamed(folder / MANIFEST) as file:
             manifest = _read_json(file) if file.exists() else {}
@@ -86,7 +98,14 @@ class ModelDir:
         with _blamed(folder / "processor_config.json") as file:
             num_crops = _num_crops(file)
         with _blamed(folder / GENAI_CONFIG):
-            return cls(path=folder, graphs=graphs, num_crops=num_crops, **_limits(model, manifest))
+            pixels = manifest.get("pixel_dtype") or _pixel_dtype(folder / model["vision"]["filename"])
+            known: dict[str, Any] = {
+                "graphs": graphs,
+                "num_crops": num_crops,
+                "pixel_dtype": pixels,
+                "shared_kv_buffer": shared,
+            }
+            return cls(path=folder, **known, **_limits(model, manifest))
 
     @property
     def name(self) -> str:
@@ -136,8 +155,9 @@ def _limits(model: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
         "kv_bytes_per_token": int(manifest.get("kv_bytes_per_token") or kv_values * (2 if built_for == "cuda" else 4)),
         "built_for": built_for,
         "precision": manifest.get("precision"),
-        "pixel_dtype": manifest.get("pixel_dtype"),
         "synthetic": bool(manifest.get("synthetic", False)),
+        "pad_token_id": int(model.get("pad_token_id", 0)),
+        "hidden_size": int(decoder.get("hidden_size", 0)),
         "pulled_as": f"{manifest['name']}:{manifest['variant']}" if "variant" in manifest else None,
     }
 
@@ -212,6 +232,14 @@ def _external_files(graph: Path) -> set[str]:
                 length, start = length - 0x80 + (content[start] << 7), start + 1
             names.add(content[start : start + length].decode(errors="replace"))
     return names
+
+
+def _pixel_dtype(graph: Path) -> str | None:
+    """The type of a vision graph's `pixel_values`, read off its protobuf."""
+    with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = _PIXEL_INPUT.search(content)
+        kind = found.group(1) if found else None
+    return {b"\x01": "float32", b"\x0a": "float16", None: None}[kind]
 
 
 def pull_command(manifest: dict[str, Any]) -> str:

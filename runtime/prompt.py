@@ -25,7 +25,8 @@ class Control:
 
 Segment = Control | str
 _TURN_START: tuple[Segment, ...] = (Control("<|user|>"), "\n")
-_TURN_END: tuple[Segment, ...] = (Control("<|end|>"), "\n", Control("<|assistant|>"), "\n")
+_ANSWER_END: tuple[Segment, ...] = (Control("<|end|>"), "\n")
+_TURN_END: tuple[Segment, ...] = (*_ANSWER_END, Control("<|assistant|>"), "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,15 @@ class PromptLayout:
         tags = [f"<|image_{n}|>" for n in range(1, len(self.order) + 1)]
         return parts[0] + "".join(tag + part for tag, part in zip(tags, parts[1:], strict=True))
 
-    def input_ids(self, tokenizer: Tokenizer, image_tokens: Sequence[int]) -> list[int]:
-        """Ids of the turn; `image_tokens[i]` slots of -(i+1) for the i-th picture in slot order."""
-        ids = _chunk_ids(tokenizer, self.chunks[0])
-        for number, (slots, chunk) in enumerate(zip(image_tokens, self.chunks[1:], strict=True), start=1):
+    def input_ids(self, tokenizer: Tokenizer, image_tokens: Sequence[int], earlier: int | None = None) -> list[int]:
+        """Ids of the turn; `image_tokens[i]` slots of -(i+1) for the i-th picture in slot order.
+
+        With `earlier`, the number of pictures before this turn, it goes on behind an answer, which it ends: no BOS
+        stands there, for the chunk goes on, and its pictures count from there.
+        """
+        first = self.chunks[0]
+        ids = _chunk_ids(tokenizer, first) if earlier is None else [*_segment_ids(tokenizer, (*_ANSWER_END, *first))]
+        for number, (slots, chunk) in enumerate(zip(image_tokens, self.chunks[1:], strict=True), (earlier or 0) + 1):
             ids += [-number] * slots + _chunk_ids(tokenizer, chunk)
         return ids
 
@@ -95,7 +101,7 @@ def _chunk_ids(tokenizer: Tokenizer, chunk: tuple[Segment, ...]) -> list[int]:
     return [*tokenizer.bos_ids, *_segment_ids(tokenizer, chunk)]
 
 
-def _segment_ids(tokenizer: Tokenizer, chunk: tuple[Segment, ...]) -> Iterator[int]:
+def _segment_ids(tokenizer: Tokenizer, chunk: Sequence[Segment]) -> Iterator[int]:
     strip = False
     for segment in chunk:
         if isinstance(segment, Control):

@@ -25,6 +25,11 @@ class TokenConstraint(Protocol):
         """Take note of the token that came."""
         ...
 
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is complete and nothing but its end may follow."""
+        ...
+
 
 class TokenChooser:
     """Chooses the tokens of one answer, one after the other.
@@ -50,6 +55,11 @@ class TokenChooser:
     def plain(self) -> bool:
         """Whether it is always the likeliest token, which an engine may then take by itself."""
         return self._sampling.greedy and self._sampling.repetition_penalty == 1.0 and self._constraint is None
+
+    @property
+    def finished(self) -> bool:
+        """Whether a constraint says that the answer is complete: it ends here, as if the model had ended its turn."""
+        return self._constraint is not None and self._constraint.finished
 
     def choose(self, logits: Logits) -> int:
         """The next token's id, given its logits [vocab]."""

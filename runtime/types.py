@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from .answers import AnswerFormat
 from .errors import OptionError
 
 if TYPE_CHECKING:
     from .images import ImageSource
 
 FinishReason = Literal["stop", "length", "cancelled"]
+NumCrops = int | Literal["auto"]
+"""The most sub-crops a picture is cut into; "auto": the fewest that keep its own resolution, up to 16."""
 
 MAX_CROPS = 16
 """The most sub-crops the reference processor is ever run with."""
@@ -48,6 +51,14 @@ def _strings(given: Any) -> tuple[str, ...]:
     if isinstance(given, str):
         raise TypeError
     return tuple(given)
+
+
+def _crops(given: Any) -> NumCrops:
+    return "auto" if isinstance(given, str) and given == "auto" else operator.index(given)
+
+
+def _in_range_or_auto(crops: NumCrops) -> bool:
+    return crops == "auto" or 1 <= crops <= MAX_CROPS
 
 
 def _refuse_one_picture(images: object) -> None:
@@ -89,15 +100,19 @@ class SamplingParams:
 class GenerationRequest:
     """One question about any number of pictures.
 
-    `num_crops` None takes the model folder's default. `stop` strings end the answer and are not part of it.
+    `num_crops` None takes the model folder's default, "auto" what each picture needs. `stop` strings end the answer and
+    are not part of it.
+    `answer_format` keeps the answer to a JSON schema, a regular expression or choices (answers.py); the prompt stays
+    as it is, so say there what is wanted.
     """
 
     prompt: str
     images: Sequence[ImageSource] = ()
     max_new_tokens: int = 512
-    num_crops: int | None = None
+    num_crops: NumCrops | None = None
     stop: Sequence[str] = ()
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    answer_format: AnswerFormat | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str):
@@ -106,9 +121,13 @@ class GenerationRequest:
         _normalise(self, "images", tuple, lambda _: True, "a list of pictures")
         _normalise(self, "max_new_tokens", operator.index, lambda n: n >= 1, "1 or more")
         if self.num_crops is not None:
-            _normalise(self, "num_crops", operator.index, lambda n: 1 <= n <= MAX_CROPS, f"1 to {MAX_CROPS}")
+            _normalise(self, "num_crops", _crops, _in_range_or_auto, f"1 to {MAX_CROPS}, or 'auto'")
         strings = "a list of non-empty strings"
         _normalise(self, "stop", _strings, lambda stop: all(isinstance(s, str) and s for s in stop), strings)
+        if not isinstance(self.answer_format, AnswerFormat | None):
+            raise OptionError(f"answer_format is {self.answer_format!r}; allowed: JsonSchema, Regex, Choices or None")
+        if self.answer_format is not None and self.stop:
+            raise OptionError("stop strings would cut an answer short of its answer_format; give one or the other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,3 +200,11 @@ class GenerationResult:
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question of a conversation and its answer. `request.images` are the pictures that came with it."""
+
+    request: GenerationRequest
+    result: GenerationResult

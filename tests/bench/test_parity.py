@@ -1,7 +1,9 @@
 """Ours equals the PyTorch reference on the same tiny random checkpoint: ids, pixels, logits and greedy tokens."""
 
+import contextlib
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ from PIL import Image
 import phi3v
 from phi3v.backend import Backend, ModelInputs
 from phi3v.bench.reference import ReferenceBackend, ReferenceModel
-from phi3v.errors import PromptError
+from phi3v.errors import PromptError, TruncatedAnswerError
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
+from phi3v.fields import parse_fields
 from phi3v.genai import GenaiBackend
 from phi3v.model_dir import ModelDir
 from phi3v.sampling import TokenChooser
@@ -181,6 +184,26 @@ def test_the_reference_refuses_what_it_would_read_as_control(reference: Referenc
         reference.preprocess(f"a {spelled} b", PICTURES["landscape"], 1)
 
 
+def test_tokens_in_a_format_equal_the_reference(fp32_folder: Path, parity_checkpoint: Path) -> None:
+    fields = parse_fields("title, year int?, tags list[str]")
+
+    def answers(engine: phi3v.Engine) -> list[tuple[int, ...]]:
+        picture = PICTURES["landscape"]
+        with engine:
+            how = [{}, {"temperature": 1.0, "seed": 2, "repetition_penalty": 1.3}]
+            streams = [
+                engine.stream(PROMPT, picture, max_new_tokens=24, num_crops=1, answer_format=fields, **h) for h in how
+            ]
+            for stream in streams:
+                with contextlib.suppress(TruncatedAnswerError):
+                    list(stream)
+            return [stream.result.token_ids for stream in streams]
+
+    ours, theirs = answers(phi3v.load(fp32_folder, "cpu")), answers(phi3v.Engine(ReferenceBackend(parity_checkpoint)))
+    assert ours == theirs
+    assert all(ours)
+
+
 def test_int4_stays_near_the_reference(parity_checkpoint: Path, reference: ReferenceModel, ours: GenaiBackend) -> None:
     folder = export_model(parity_checkpoint, parity_checkpoint.parent / "int4", precision="int4")
     inputs = ours.preprocess(PROMPT, PICTURES["landscape"], 1)
@@ -199,3 +222,15 @@ def test_the_engine_gives_the_same_answer_on_either_backend(fp32_folder: Path, p
     assert ours.text.startswith(theirs.text)
     assert ours.token_ids[: len(theirs.token_ids)] == theirs.token_ids
     assert ours.usage.prompt_tokens == theirs.usage.prompt_tokens
+
+
+def test_a_conversation_is_the_same_on_either_backend(fp32_folder: Path, parity_checkpoint: Path) -> None:
+    def talk(engine: phi3v.Engine) -> list[tuple[int, ...]]:
+        with engine, engine.session(PICTURES["landscape"], num_crops=1) as session:
+            answers = [session.chat("What is this?", max_new_tokens=8), session.ask("Why?", max_new_tokens=8)]
+            answers += [session.chat("And this?", PICTURES["portrait"], max_new_tokens=8)]
+            return [answer.token_ids for answer in [*answers, session.chat("Well?", max_new_tokens=8)]]
+
+    backend = ReferenceBackend(parity_checkpoint)
+    backend._model = replace(backend.model, eos_token_ids=frozenset([0]))  # as in the folder
+    assert talk(phi3v.load(fp32_folder, "cpu")) == talk(phi3v.Engine(backend))

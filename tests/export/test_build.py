@@ -267,3 +267,13 @@ def test_folder_is_built_within_seconds(checkpoint_dir: Path, tmp_path: Path) ->
     begin = time.perf_counter()
     export_model(checkpoint_dir, tmp_path / "out")
     assert time.perf_counter() - begin < 20
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32", "int4"])
+def test_the_type_of_pixels_is_read_off_the_graph(
+    request: pytest.FixtureRequest, precision: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(request.getfixturevalue(f"{precision}_model"), tmp_path / "model"))
+    said = ModelDir.open(folder).pixel_dtype
+    (folder / "phi3v.json").unlink()
+    assert ModelDir.open(folder).pixel_dtype == said == ("float16" if precision == "fp16" else "float32")

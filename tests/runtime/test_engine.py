@@ -142,6 +142,13 @@ def test_too_large_pictures_are_refused_before_they_are_cut(
         engine.generate("hi", [np.zeros((1080, 1920, 3), np.uint8)] * 4, max_new_tokens=1, num_crops=16)
 
 
+def test_auto_gives_each_picture_the_crops_it_needs(engine: phi3v.Engine) -> None:
+    pictures = [np.zeros((200, 300, 3), np.uint8), np.zeros((480, 640, 3), np.uint8)]
+    assert engine.generate("hi", pictures, max_new_tokens=1, num_crops="auto").usage.image_tokens == 313 + 757
+    with pytest.raises(OptionError, match="1 to 16, or 'auto'"):
+        engine.generate("hi", pictures, num_crops="most")  # type: ignore[arg-type]
+
+
 def test_twenty_pictures_fit_or_are_refused(engine: phi3v.Engine) -> None:
     assert engine.generate("hi", [PICTURE] * 20, max_new_tokens=2, num_crops=1).usage.image_tokens == 20 * 313
     with pytest.raises(ContextLengthError):
@@ -204,7 +211,7 @@ def test_a_folder_built_for_cuda_runs_on_the_cpu_under_the_cpus_limits(
     (built / "phi3v.json").write_text(json.dumps(manifest | {"device": "cuda"}))
     with phi3v.load(built, "cpu") as engine:
         assert (engine.device, engine.model.built_for) == ("cpu", "cuda")
-        monkeypatch.setattr("phi3v.engine.available_memory", lambda: 1)
+        monkeypatch.setattr("phi3v.prepare.available_memory", lambda: 1)
         with pytest.raises(ContextLengthError, match="memory left"):
             engine.generate("hi", max_new_tokens=1)
 

@@ -57,6 +57,30 @@ def test_pictures_of_different_grids_are_stacked_with_zero_crops() -> None:
     assert tokens == [wide.plan.image_tokens, 313]
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "crops"),
+    [(1, 1, 1), (300, 200, 1), (336, 336, 1), (337, 200, 4), (640, 480, 4), (1344, 1344, 16), (2000, 100, 6)],
+)
+def test_auto_takes_the_fewest_crops_that_keep_the_resolution(width: int, height: int, crops: int) -> None:
+    for size in ((width, height), (height, width)):
+        layout = hd.plan(*size, "auto")
+        assert layout.rows * layout.columns == crops
+        assert max(layout.resized) >= max(size)
+        fewer = [hd.plan(*size, n) for n in range(1, 17)]
+        assert all(max(f.resized) < max(size) for f in fewer if f.crops < layout.crops)
+
+
+@pytest.mark.parametrize("size", [(4000, 3000), (1920, 1080), (90, 5000), (20000, 1)])
+def test_auto_never_takes_more_than_sixteen_would(size: tuple[int, int]) -> None:
+    assert hd.plan(*size, "auto").image_tokens <= hd.plan(*size, 16).image_tokens
+    assert hd.plan(4000, 3000, "auto") == hd.plan(4000, 3000, 16)
+
+
+def test_auto_cuts_as_its_number_would() -> None:
+    drawn = noise(640, 480)
+    assert (hd.transform(drawn, "auto").crops == hd.transform(drawn, 4).crops).all()
+
+
 @pytest.mark.parametrize("num_crops", [0, 17])
 def test_num_crops_outside_1_to_16_is_refused(num_crops: int) -> None:
     with pytest.raises(OptionError, match="1 to 16"):

@@ -41,8 +41,12 @@ def tokenizer_json(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
 
 def reference_ids(tokenizer: StockTokenizer, text: str, image_tokens: list[int]) -> list[int]:
     tags = "".join(f"<|image_{n}|>\n" for n in range(1, len(image_tokens) + 1))
+    return chunk_ids(tokenizer, f"<|user|>\n{tags}{text}<|end|>\n<|assistant|>\n", image_tokens)
+
+
+def chunk_ids(tokenizer: StockTokenizer, text: str, image_tokens: list[int]) -> list[int]:
     ids: list[int] = []
-    for number, chunk in enumerate(re.split(r"<\|image_\d+\|>", f"<|user|>\n{tags}{text}<|end|>\n<|assistant|>\n"), 1):
+    for number, chunk in enumerate(re.split(r"<\|image_\d+\|>", text), 1):
         ids += tokenizer.encode(chunk).ids
         ids += [-number] * image_tokens[number - 1] if number <= len(image_tokens) else []
     return ids
@@ -106,3 +110,17 @@ def test_an_answer_cut_inside_a_character_ends_with_one_replacement(tokenizer_js
     first, *_ = [i for i in tokenizer.encode_text("\U0001f9ff") if tokenizer.piece(i) != b" "]
     assert stream.push(first) == ""
     assert stream.flush() == "\ufffd"
+
+
+@pytest.mark.parametrize(("first", "second"), [([], []), ([3], []), ([3], [2]), ([], [2, 4])], ids=str)
+def test_a_conversation_equals_the_stock_tokenizer(tokenizer_json: Path, first: list[int], second: list[int]) -> None:
+    tokenizer = Tokenizer(tokenizer_json)
+    ours = PromptLayout.of("What is this?", len(first)).input_ids(tokenizer, first)
+    ours += tokenizer.encode_text("A chart, it seems.")
+    ours += PromptLayout.of("  Really? 日本", len(second)).input_ids(tokenizer, second, earlier=len(first))
+    tags = [f"<|image_{n}|>\n" for n in range(1, len(first) + len(second) + 1)]
+    text = (
+        f"<|user|>\n{''.join(tags[: len(first)])}What is this?<|end|>\n<|assistant|>\nA chart, it seems.<|end|>\n"
+        f"<|user|>\n{''.join(tags[len(first) :])}  Really? 日本<|end|>\n<|assistant|>\n"
+    )
+    assert ours == chunk_ids(StockTokenizer.from_file(str(tokenizer_json)), text, first + second)

@@ -1,0 +1,83 @@
+"""What Ctrl-C does while the engine underneath holds the interpreter: loading, vision and prefill are one long call."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@contextmanager
+def interrupt_kills() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C end the process at once: loading and prefill hold the interpreter, which would hear it late.
+
+    Yields a function that makes it an exception again. A job told to ignore it, such as one behind nohup, still does.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: None
+        return
+
+    def raises() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield raises
+    finally:
+        raises()
+
+
+class AnswerInterrupt:
+    """While an answer is made: Ctrl-C sets `heard`, and whoever prints the answer ends it at the next token.
+
+    Python hears it late when vision and prefill are running, so there a second Ctrl-C kills. With `ends_program` the
+    first one kills there, and is an exception afterwards, as everywhere.
+    """
+
+    def __init__(self, *, ends_program: bool) -> None:
+        self.heard = False
+        self._before = signal.getsignal(signal.SIGINT)
+        self._reading = signal.SIG_DFL if ends_program else self._hear
+        self._answering = self._before if ends_program else self._hear
+
+    def answering(self) -> None:
+        """Tokens are coming: Python runs between them, and no Ctrl-C needs to kill any more."""
+        self._install(self._answering)
+
+    def _hear(self, *_: object) -> None:
+        self.heard = True
+
+    def _install(self, handler: Any) -> None:
+        if self._before not in (signal.SIG_IGN, None):  # a job told to ignore it still does
+            signal.signal(signal.SIGINT, handler)
+
+    def __enter__(self) -> Self:
+        self._install(self._reading)
+        if signal.getsignal(signal.SIGINT) == self._hear:
+            _second_one_kills()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._install(self._before)
+
+
+def _second_one_kills() -> None:
+    """Let the system put its own handler, which kills, in place of Python's as it delivers the next Ctrl-C.
+
+    System V's signal() does just that; Python cannot ask for it, and where the C library lacks it nothing changes.
+    """
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        libc = ctypes.CDLL(None)
+        libc.signal.restype = libc.sysv_signal.restype = ctypes.c_void_p
+        libc.signal.argtypes = libc.sysv_signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+        pythons = libc.signal(signal.SIGINT, None)  # SIG_DFL for a moment; what it returns is Python's own handler
+        libc.sysv_signal(signal.SIGINT, pythons)

@@ -1,0 +1,62 @@
+"""When a warm engine may answer in place of one loaded now: same phi3v, same surroundings, same model, same device."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import phi3v
+from phi3v.model_dir import MODEL_VARIABLE
+
+from .frames import PROTOCOL, Message
+
+_SURROUNDINGS = (
+    *("HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"),
+    *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PHI3V_TELEMETRY"),
+)
+"""What decides which models there are, on which devices they run, and what is sent about it."""
+
+
+def greeting(model: str | os.PathLike[str] | None, device: str) -> Message:
+    """What a client says first: who it is and which engine it needs."""
+    return {"op": "ask", "model": model_spec(model), "device": device, **installation()}
+
+
+def installation() -> Message:
+    """Which phi3v this is, and what around it counts."""
+    return {
+        "protocol": PROTOCOL,
+        "phi3v": phi3v.__version__,
+        "home": str(Path(phi3v.__file__).resolve().parent),
+        "surroundings": {name: os.environ.get(name) for name in _SURROUNDINGS},
+    }
+
+
+def model_spec(model: str | os.PathLike[str] | None) -> str | None:
+    """What names the model, such that it means the same in another working directory and environment."""
+    folder = typed_folder(model)
+    return str(folder.absolute()) if folder is not None else _typed(model)
+
+
+def typed_folder(model: str | os.PathLike[str] | None) -> Path | None:
+    """The folder that is named, as it was typed; None when it is a pulled model's name, or nothing."""
+    typed = _typed(model)
+    return Path(typed) if typed is not None and Path(typed).exists() else None
+
+
+def _typed(model: str | os.PathLike[str] | None) -> str | None:
+    return os.fspath(model) if model is not None else os.environ.get(MODEL_VARIABLE) or None
+
+
+def another_installation(theirs: Message) -> str | None:
+    """Why an engine of this installation must not answer a client of another one; None when they are the same."""
+    ours = installation()
+    differing = [name for name in ours if theirs.get(name) != ours[name]]
+    if not differing:
+        return None
+    if differing == ["surroundings"]:
+        given = theirs["surroundings"] if isinstance(theirs["surroundings"], dict) else {}
+        names = [name for name, value in ours["surroundings"].items() if given.get(name) != value]
+        return f"it was started with another {', '.join(names)}"
+    version = f"phi3v {ours['phi3v']} (protocol {ours['protocol']}, {ours['home']})"
+    return f"it runs {version}, and this is phi3v {theirs.get('phi3v')} ({theirs.get('home')})"

@@ -1,0 +1,125 @@
+"""Starting and ending warm engines: in this process, or in one that is left behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from phi3v.errors import WarmEngineError
+
+from .client import EngineLostError, connect, exchange, find
+from .environment import child_environment
+from .frames import Message
+from .place import checked_folder, socket_path, sockets, supported
+
+_COMMAND = "from phi3v.cli.main import main; main()"
+_LOOK_EVERY_S = 0.02
+
+
+def offer(model: str | None, device: str, keep_alive_s: float, on_ready: Callable[[Message], None]) -> bool:
+    """Be a warm engine until it is told to end or its idle time is over; False when one like it is there already.
+
+    Raises Phi3VError leaves.
+    """
+    import asyncio
+
+    from phi3v.local_models import resolve_model
+
+    from .server import Server
+
+    require_support()
+    with _one_at_a_time() as begun:
+        engine = find(model, device, say=lambda _: None)
+        if engine is not None:
+            engine.close()
+            return False
+
+        def ready(status: Message) -> None:
+            begun()
+            on_ready(status)
+
+        server = Server(resolve_model(model, device).absolute(), device, keep_alive_s, ready)
+        os.chdir(socket_path(os.getpid()).parent)  # the folder it was started in may go
+        asyncio.run(server.run())
+    return True
+
+
+def leave_behind(model: str | None, device: str, keep_alive_s: float) -> None:
+    """Start `phi3v warm` in a session of its own and wait until it listens. Raises WarmEngineError."""
+    require_support()
+    arguments = ["warm", "--device", device, "--keep-alive", str(keep_alive_s), *(["--model", model] if model else [])]
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _COMMAND, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+            env=child_environment(),
+        )
+        while process.poll() is None and not socket_path(process.pid).exists():
+            time.sleep(_LOOK_EVERY_S)
+        if process.returncode:
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+            raise WarmEngineError(lines[-1].removeprefix("Error: ") if lines else f"status {process.returncode}")
+        process.returncode = 0  # it lives on, and is nobody's to wait for
+
+
+def require_support() -> None:
+    """Raises WarmEngineError where there can be no warm engine."""
+    if not supported():
+        raise WarmEngineError(
+            "a warm engine needs Unix sockets, which this system does not offer; `phi3v ask` loads the model each time"
+        )
+    checked_folder(create=True)
+
+
+def engines() -> list[Message]:
+    """The status of every warm engine of this user. Raises WarmEngineError."""
+    return [status for place in sockets() if (status := _ask(place, {"op": "status"})) is not None]
+
+
+def stop() -> list[int]:
+    """End every warm engine of this user, and wait until it has gone. Their process ids. Raises WarmEngineError."""
+    return [
+        answer["pid"] for place in sockets() if (answer := _ask(place, {"op": "stop"}, until_gone=True)) is not None
+    ]
+
+
+def _ask(place: Path, message: Message, *, until_gone: bool = False) -> Message | None:
+    connection = connect(place)
+    if connection is None:
+        return None
+    with closing(connection):
+        try:
+            answer = exchange(connection, message)
+        except EngineLostError as exc:
+            raise WarmEngineError(f"{place}: {exc}; end its process, whose id is in the name") from exc
+        if until_gone:
+            _wait_until_gone(place, connection)
+        return answer
+
+
+def _wait_until_gone(place: Path, connection: socket.socket) -> None:
+    try:
+        connection.recv(1)
+    except OSError as exc:
+        raise WarmEngineError(f"{place}: it does not end ({exc}); end its process, whose id is in the name") from exc
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[Callable[[], None]]:
+    """Two that start at once would load the same model twice: the second waits until the first listens, or fails."""
+    import fcntl
+
+    with (socket_path(os.getpid()).parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lambda: fcntl.flock(lock, fcntl.LOCK_UN)

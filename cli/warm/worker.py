@@ -1,0 +1,92 @@
+"""The process that holds the model: it answers one request after the other, and hears a cancellation between tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from phi3v import Phi3VError
+
+from .frames import FrameError, Message, receive, send
+from .wire import HeldPicture, error_message, model_message, read_request, result_message
+
+if TYPE_CHECKING:
+    from phi3v import Engine, GenerationRequest
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Arguments: the descriptor of the socket to the server, its process id, the model's folder, the device."""
+    descriptor, server, model, device = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the server, which ends this process
+    _die_with(int(server))
+    gone = contextlib.suppress(FrameError, BrokenPipeError, ConnectionResetError)
+    with socket.socket(fileno=int(descriptor)) as channel, gone:
+        _serve(channel, model, device)
+
+
+def _serve(channel: socket.socket, model: str, device: str) -> None:
+    import phi3v
+
+    began = time.perf_counter()
+    try:
+        engine = phi3v.load(model, device)  # type: ignore[arg-type]
+    except Phi3VError as exc:
+        send(channel, error_message(exc))
+        return
+    with engine:
+        facts = {"model": model_message(engine.model), "device": engine.device}
+        send(channel, {"event": "ready", "load_s": time.perf_counter() - began, **facts})
+        while True:
+            _answer(engine, channel, *receive(channel))
+
+
+def _answer(engine: Engine, channel: socket.socket, message: Message, data: bytes) -> None:
+    """One request: its tokens, then one frame that ends it. A cancellation that comes too late is passed over."""
+    if message["op"] == "cancel":
+        return
+    try:
+        request = _request(message["request"], data)
+        send(channel, {"event": "begun"})
+        send(channel, _generate(engine, channel, request))
+    except Phi3VError as exc:
+        send(channel, error_message(exc))
+
+
+def _request(message: Message, data: bytes) -> GenerationRequest:
+    """The request, judged as `phi3v ask` judges it before it loads a model."""
+    from phi3v.images import check_image
+
+    request = read_request(message, data)
+    for image in request.images:
+        if isinstance(image, HeldPicture) and image.from_disk:
+            check_image(image)
+    return request
+
+
+# A second question about the same pictures could go on from their prefilled prefix: keep `engine.session` of the last
+# request here, by the digest of its pictures and num_crops, and take its stream instead of a fresh one.
+def _generate(engine: Engine, channel: socket.socket, request: GenerationRequest) -> Message:
+    with engine.stream_request(request) as stream:
+        for token in stream:
+            send(channel, {"event": "token", "id": token.id, "text": token.text})
+            if select.select([channel], [], [], 0)[0]:  # a cancellation, or the end of the server
+                receive(channel)
+                stream.cancel()
+        return {"event": "result", "result": result_message(stream.result)}
+
+
+def _die_with(server: int) -> None:
+    """Ask the kernel to end this process with its server; elsewhere it ends when it next listens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != server:
+            os._exit(1)

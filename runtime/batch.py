@@ -1,0 +1,188 @@
+"""Many requests, several at a time: which of them run together, and what becomes of each.
+
+Rows run in one loop until the last is finished, so requests of like length are put together; no more at a time than
+the memory allows. A batch that fails is answered row by row, so that an error is only that row's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+from .answer import Answer
+from .backend import Backend, BatchBackend, BatchGeneration, BatchRow
+from .device import gpus
+from .errors import AnswerError, ContextLengthError, OptionError, Phi3VError
+from .in_turn import InTurn
+from .memory import available_memory
+from .prepare import PreparedRequest
+from .types import GenerationResult
+
+DEFAULT_BATCH_SIZE = 8
+LARGEST_BATCH_SIZE = 32
+Outcome = GenerationResult | Phi3VError
+_MIB = 1 << 20
+_LOOK_AHEAD = 2
+"""Batches' worth of requests to choose from: more make the rows of a batch more alike, and take more memory."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Item:
+    """A request that waits, with its number in the order given."""
+
+    number: int
+    prepared: PreparedRequest
+
+    @property
+    def length(self) -> int:
+        return len(self.prepared.inputs.input_ids)
+
+    @property
+    def picture_bytes(self) -> int:
+        pixels = self.prepared.inputs.pixel_values
+        return 0 if pixels is None else pixels.nbytes
+
+
+def answer_all(
+    backend: Backend,
+    requests: Iterable[PreparedRequest | Phi3VError],
+    batch_size: int | None = None,
+    max_memory: int | None = None,
+) -> Iterator[tuple[int, Outcome]]:
+    """(number, outcome) of every request, each as soon as it is there. Looks ahead two batches, no further.
+
+    Raises OptionError for a `batch_size` or `max_memory` that cannot be.
+    """
+    room = _Room.of(backend, batch_size, max_memory)
+    source, waiting = enumerate(requests), list[_Item]()
+    while True:
+        while not room.enough(waiting) and (found := next(source, None)):
+            number, prepared = found
+            refused = prepared if isinstance(prepared, Phi3VError) else room.refusal(prepared)
+            if refused is not None:
+                yield number, refused
+            elif not isinstance(prepared, Phi3VError):
+                waiting.append(_Item(number, prepared))
+        if not waiting:
+            return
+        group = room.group(waiting)
+        waiting = [item for item in waiting if item not in group]
+        yield from _answer(backend, group)
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """How many rows may run at a time; `budget` in bytes, None where nobody knows."""
+
+    backend: Backend
+    batch_size: int
+    budget: int | None
+    strict: bool
+    """Whether the budget was given: then a request that alone exceeds it is refused."""
+
+    @classmethod
+    def of(cls, backend: Backend, batch_size: int | None, max_memory: int | None) -> _Room:
+        if batch_size is not None and not 1 <= batch_size <= LARGEST_BATCH_SIZE:
+            raise OptionError(f"batch_size is {batch_size!r}; allowed: 1 to {LARGEST_BATCH_SIZE}")
+        if max_memory is not None and max_memory < 1:
+            raise OptionError(f"max_memory is {max_memory!r}; allowed: a positive number of bytes")
+        most = backend.max_batch_size if isinstance(backend, BatchBackend) else 1
+        budget = _spare_memory(backend) if max_memory is None else max_memory
+        return cls(backend, min(batch_size or DEFAULT_BATCH_SIZE, most), budget, max_memory is not None)
+
+    def enough(self, waiting: Sequence[_Item]) -> bool:
+        """Whether there is enough to choose from."""
+        pictures = sum(item.picture_bytes for item in waiting)
+        full = self.budget is not None and pictures > self.budget // 8
+        return bool(waiting) and (full or len(waiting) >= _LOOK_AHEAD * self.batch_size)
+
+    def refusal(self, prepared: PreparedRequest) -> ContextLengthError | None:
+        """Why this request cannot run within the memory that was given, if so."""
+        needed = self._bytes([_Item(0, prepared)])
+        if not self.strict or self.budget is None or needed <= self.budget:
+            return None
+        return ContextLengthError(
+            f"the request needs {needed / _MIB:.0f} MiB of memory ({prepared.most_tokens} tokens with its pictures and "
+            f"{prepared.request.max_new_tokens} new) and max_memory allows {self.budget / _MIB:.0f} MiB; raise it, "
+            "lower max_new_tokens or num_crops, or pass fewer pictures"
+        )
+
+    def group(self, waiting: Sequence[_Item]) -> list[_Item]:
+        """The first that waits, and those most like it that fit beside it."""
+        first, switch = waiting[0], self.backend.model.original_context_length
+        side = [item for item in waiting if not switch or (item.length > switch) == (first.length > switch)]
+        group = sorted(side, key=lambda item: _unlikeness(item, first))[: self.batch_size]
+        held = sum(item.picture_bytes for item in waiting)
+        while len(group) > 1 and self.budget is not None and self._bytes(group) + held > self.budget:
+            group.pop()
+        return group
+
+    def _bytes(self, group: Sequence[_Item]) -> int:
+        if not isinstance(self.backend, BatchBackend):
+            return 0
+        new = max(item.prepared.request.max_new_tokens for item in group)
+        return self.backend.batch_bytes([item.prepared.inputs for item in group], new)
+
+
+def _unlikeness(item: _Item, first: _Item) -> int:
+    """Tokens of padding and of idle steps that the two would cost each other."""
+    new, first_new = (each.prepared.request.max_new_tokens for each in (item, first))
+    return abs(item.length - first.length) + abs(new - first_new)
+
+
+def _spare_memory(backend: Backend) -> int | None:
+    """Half of what is free where the model runs."""
+    if backend.device == "cpu":
+        free = available_memory()
+    else:
+        total = next((gpu.memory_bytes for gpu in gpus()), None)
+        free = None if total is None else max(0, total - sum(backend.model.graphs.values()))
+    return None if free is None else free // 2
+
+
+def _answer(backend: Backend, group: Sequence[_Item]) -> Iterator[tuple[int, Outcome]]:
+    """Outcomes of requests that run together."""
+    unfinished = {row: (item.number, Answer(backend, item.prepared)) for row, item in enumerate(group)}
+    rows = [
+        BatchRow(item.prepared.inputs, unfinished[row][1].chooser, item.prepared.request.max_new_tokens)
+        for row, item in enumerate(group)
+    ]
+    try:
+        with closing(_start(backend, rows)) as batch:
+            while unfinished:
+                began = time.perf_counter()
+                tokens = batch.step()
+                seconds = time.perf_counter() - began
+                for row, token in tokens.items():
+                    number, answer = unfinished[row]
+                    outcome = _pushed(answer, token, seconds)
+                    if outcome is not None:
+                        batch.leave(row)
+                        del unfinished[row]
+                        yield number, outcome
+    except Phi3VError as exc:
+        if len(group) == 1:
+            yield group[0].number, exc
+            return
+        for row in unfinished:
+            yield from _answer(backend, [group[row]])
+
+
+def _pushed(answer: Answer, token: int, seconds: float) -> Outcome | None:
+    """What became of an answer that took another token, None while it goes on."""
+    try:
+        answer.push(token, seconds)
+    except AnswerError as exc:
+        return exc
+    return answer.result() if answer.finish_reason else None
+
+
+def _start(backend: Backend, rows: Sequence[BatchRow]) -> BatchGeneration:
+    if len(rows) > 1 and isinstance(backend, BatchBackend):
+        return backend.start_batch(rows)
+    return InTurn(
+        (number, partial(backend.start, row.inputs, row.chooser, row.max_new_tokens)) for number, row in enumerate(rows)
+    )

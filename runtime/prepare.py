@@ -1,0 +1,127 @@
+"""A request made ready for the model: pictures read, prompt tokenised, and checked that it fits.
+
+Needs no engine underneath, so that other processes can do it ahead of time (prepare_ahead.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+from . import hd
+from .backend import ModelInputs
+from .constraint import constraint_for
+from .errors import ContextLengthError, Phi3VError
+from .images import load_image
+from .memory import available_memory
+from .model_dir import ModelDir
+from .tokenizer import Tokenizer
+from .types import GenerationRequest, NumCrops
+
+_MIB = 1 << 20
+LEAST_IMAGE_TOKENS = hd.plan(1, 1, num_crops=1).image_tokens
+"""What the smallest picture takes."""
+
+
+class Preprocessor(Protocol):
+    """What preparing takes: every Backend is one, and so is the preprocessing alone (preprocess.py)."""
+
+    @property
+    def model(self) -> ModelDir:
+        """The folder, with its limits."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where the request will run."""
+        ...
+
+    @property
+    def num_crops(self) -> int:
+        """Crops a picture is cut into at most when a request does not say."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The folder's own."""
+        ...
+
+    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
+        """Turn a prompt and RGB pictures into tensors."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A request in tensors, and the seconds that took."""
+
+    request: GenerationRequest
+    inputs: ModelInputs
+    image_decode_s: float
+    preprocess_s: float
+
+    @property
+    def most_tokens(self) -> int:
+        """Prompt and longest answer together."""
+        return len(self.inputs.input_ids) + self.request.max_new_tokens
+
+
+def prepare(source: Preprocessor, request: GenerationRequest) -> PreparedRequest:
+    """Decode and preprocess the pictures and check that the request fits.
+
+    What cannot be kept or cannot fit is refused as soon as that is known: by the answer's format, by the number of
+    pictures, then by their sizes, then by the text too. Raises Phi3VError leaves.
+    """
+    if request.answer_format is not None:
+        constraint_for(source.tokenizer, source.model, request.answer_format)
+    began = time.perf_counter()
+    num_crops, new = request.num_crops or source.num_crops, request.max_new_tokens
+    if request.images:
+        check_fits(source, None, len(request.images) * LEAST_IMAGE_TOKENS, new)
+    pictures = [load_image(image) for image in request.images]
+    decoded = time.perf_counter()
+    if pictures:
+        check_fits(source, None, sum(hd.plan(*p.size, num_crops).image_tokens for p in pictures), new)
+    inputs = source.preprocess(request.prompt, pictures, num_crops)
+    image_tokens = sum(inputs.image_tokens)
+    check_fits(source, len(inputs.input_ids) - image_tokens, image_tokens, new)
+    return PreparedRequest(request, inputs, decoded - began, time.perf_counter() - decoded)
+
+
+def attempt(source: Preprocessor, request: GenerationRequest) -> PreparedRequest | Phi3VError:
+    """`prepare`, with the error in place of what could not be prepared."""
+    try:
+        return prepare(source, request)
+    except Phi3VError as exc:
+        return exc
+
+
+def check_fits(source: Preprocessor, text: int | None, pictures: int, new: int, kept: int = 0) -> None:
+    """Refuse what exceeds the context or this machine's memory, given tokens of text (None: not counted yet); `kept`
+    tokens have their memory already. Raises ContextLengthError.
+    """
+    model = source.model
+    prompt = (text or 0) + pictures
+    total, kv = prompt + new, model.kv_bytes(prompt + new)
+    least, known = ("at least ", "") if text is None else ("", f"{text} of text, ")
+    asked = (
+        f"the request needs {least}{total} tokens ({known}{pictures} of pictures, {new} new; "
+        f"{kv / _MIB:.0f} MiB of KV cache)"
+    )
+    if total > model.context_length:
+        free = model.context_length - prompt
+        raise ContextLengthError(
+            f"{asked} and the model's context is {model.context_length}: "
+            + (f"lower max_new_tokens {'below' if least else 'to'} {free}" if free > 0 else "the prompt is too long")
+            + "; fewer pictures or a lower num_crops free more"
+        )
+    memory = available_memory()
+    if source.device == "cpu" and memory is not None and kv > (memory := memory + model.kv_bytes(kept)):
+        raise ContextLengthError(
+            f"{asked} and this machine has {memory / _MIB:.0f} MiB of memory left; "
+            "lower max_new_tokens or num_crops, or pass fewer pictures"
+        )
