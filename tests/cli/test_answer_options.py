@@ -11,7 +11,7 @@ import pytest
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
-COMMAND = [sys.executable, "-c", "from phi3v.cli.main import main; main()"]
+COMMAND = [sys.executable, "-P", "-c", "from phi3v.cli.main import main; main()"]
 
 
 def ask(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,7 @@ import phi3v
 from phi3v.cli.batch_inputs import Item, read_items, read_questions
 from phi3v.cli.options import size
 
-COMMAND = [sys.executable, "-c", "from phi3v.cli.main import main; main()"]
+COMMAND = [sys.executable, "-P", "-c", "from phi3v.cli.main import main; main()"]
 WITHOUT_PYARROW = "import sys; sys.modules['pyarrow'] = None; from phi3v.cli.main import main; main()"
 QUESTION = ("--question", "What is this?")
 SHORT = ("--max-new-tokens", "6", "--num-crops", "1")

@@ -17,7 +17,7 @@ from PIL import Image
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
-COMMAND = [sys.executable, "-c", "from phi3v.cli.main import main; main()"]
+COMMAND = [sys.executable, "-P", "-c", "from phi3v.cli.main import main; main()"]
 FEW = ("--num-crops", "1", "--max-new-tokens", "6")
 
 

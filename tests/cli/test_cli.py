@@ -18,7 +18,7 @@ from phi3v.cli.doctor import Check, print_checks
 from phi3v.cli.options import block_size_option, build_device_option, precision_option
 from phi3v.export.precision import BLOCK_SIZES, DEVICES, PRECISIONS
 
-COMMAND = [sys.executable, "-c", "from phi3v.cli.main import main; main()"]
+COMMAND = [sys.executable, "-P", "-c", "from phi3v.cli.main import main; main()"]
 
 
 def run(*arguments: str, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:

@@ -45,13 +45,13 @@ class Home:
     def run(
         self, *arguments: str, stdin: bytes = b"", code: str = CODE, **env: str
     ) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-c", code, *arguments]
+        command = [sys.executable, "-P", "-c", code, *arguments]
         return subprocess.run(
             command, input=stdin, capture_output=True, env=os.environ | self.env | env, timeout=40, cwd=self.root
         )
 
     def popen(self, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", CODE, *arguments]
+        command = [sys.executable, "-P", "-c", CODE, *arguments]
         env = os.environ | self.env
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=self.root)
 
