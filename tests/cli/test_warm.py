@@ -395,7 +395,7 @@ def test_json_begins_anew_because_nothing_was_printed(own: Home) -> None:
     with own.warm():
         with own.popen("ask", "hi", "--max-new-tokens", "3000", *RANDOM, "--json") as asking:
             until(lambda: own.status()[0]["asking"] == 1)
-            time.sleep(0.3)
+            time.sleep(0.02)  # long enough to begin, too short to end
             os.kill(own.server(), signal.SIGKILL)
             said, complained = asking.communicate(timeout=100)
         assert asking.returncode == 0, complained
