@@ -13,6 +13,7 @@ from typing import Any, Generic, TypedDict, TypeVar, Union
 from . import fields
 from .answers import AnswerFormat, Choices, JsonSchema, Regex
 from .errors import AnswerError, OptionError
+from .types import NumCrops
 
 T = TypeVar("T")
 Build = Callable[[Any], Any]
@@ -34,7 +35,7 @@ class ExtractOptions(TypedDict, total=False):
     """What `Engine.extract` hands on to `Engine.generate`."""
 
     max_new_tokens: int
-    num_crops: int | None
+    num_crops: NumCrops | None
     temperature: float
     top_k: int
     top_p: float

@@ -23,7 +23,8 @@ from .types import NumCrops
 class ModelInputs:
     """A request in tensors.
 
-    `input_ids`: int32 [L]; a negative id is a slot for one picture token, picture N's slots being -N.
+    `input_ids`: int32 [L], or [B, L] for a padded batch; a negative id is a slot for one picture token, picture N's
+    slots being -N.
     `pixel_values`: float32 [N, K, 3, 336, 336], the global crop first, zero crops as padding; None without pictures.
     `image_sizes`: int64 [N, 2], padded height and width in pixels; None without pictures.
     `image_tokens`: slots of each picture.

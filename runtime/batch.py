@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 
 from .answer import Answer
 from .backend import Backend, BatchBackend, BatchGeneration, BatchRow
@@ -85,9 +86,9 @@ class _Room:
 
     @classmethod
     def of(cls, backend: Backend, batch_size: int | None, max_memory: int | None) -> _Room:
-        if batch_size is not None and not 1 <= batch_size <= LARGEST_BATCH_SIZE:
+        if batch_size is not None and not (isinstance(batch_size, Integral) and 1 <= batch_size <= LARGEST_BATCH_SIZE):
             raise OptionError(f"batch_size is {batch_size!r}; allowed: 1 to {LARGEST_BATCH_SIZE}")
-        if max_memory is not None and max_memory < 1:
+        if max_memory is not None and not (isinstance(max_memory, Integral) and max_memory >= 1):
             raise OptionError(f"max_memory is {max_memory!r}; allowed: a positive number of bytes")
         most = backend.max_batch_size if isinstance(backend, BatchBackend) else 1
         budget = _spare_memory(backend) if max_memory is None else max_memory
@@ -145,30 +146,29 @@ def _spare_memory(backend: Backend) -> int | None:
 
 def _answer(backend: Backend, group: Sequence[_Item]) -> Iterator[tuple[int, Outcome]]:
     """Outcomes of requests that run together."""
-    unfinished = {row: (item.number, Answer(backend, item.prepared)) for row, item in enumerate(group)}
-    rows = [
-        BatchRow(item.prepared.inputs, unfinished[row][1].chooser, item.prepared.request.max_new_tokens)
-        for row, item in enumerate(group)
-    ]
+    unfinished = dict(enumerate(group))
     try:
+        answers = [Answer(backend, item.prepared) for item in group]
+        rows = [
+            BatchRow(item.prepared.inputs, answer.chooser, item.prepared.request.max_new_tokens)
+            for item, answer in zip(group, answers, strict=True)
+        ]
         with closing(_start(backend, rows)) as batch:
             while unfinished:
                 began = time.perf_counter()
                 tokens = batch.step()
                 seconds = time.perf_counter() - began
                 for row, token in tokens.items():
-                    number, answer = unfinished[row]
-                    outcome = _pushed(answer, token, seconds)
+                    outcome = _pushed(answers[row], token, seconds)
                     if outcome is not None:
                         batch.leave(row)
-                        del unfinished[row]
-                        yield number, outcome
+                        yield unfinished.pop(row).number, outcome
     except Phi3VError as exc:
         if len(group) == 1:
             yield group[0].number, exc
             return
-        for row in unfinished:
-            yield from _answer(backend, [group[row]])
+        for item in unfinished.values():
+            yield from _answer(backend, [item])
 
 
 def _pushed(answer: Answer, token: int, seconds: float) -> Outcome | None:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -33,7 +34,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 class EngineProcess:
-    """A model loaded in a process of its own, which ends with this object or with this process, however that ends."""
+    """A model loaded in a process of its own, which ends with this object or with this process, however that ends.
+
+    Make it in a thread that stays, such as the main one: on Linux the kernel ends the process with that thread.
+    """
 
     def __init__(
         self,
@@ -65,12 +69,20 @@ class EngineProcess:
         """(number in the order given, outcome) of every request, as soon as each is there.
 
         `workers` threads prepare requests, and at most `ahead` prepared ones wait for the other process. Raises
-        InferenceError when that process dies.
+        InferenceError when that process dies or has been closed, as leaving this iteration early does.
         """
+        if self._outcomes.closed:
+            raise InferenceError("this engine is closed; start another EngineProcess")
         feeder = _Feeder(self._requests, self._preprocessor, requests, workers, ahead)
         feeder.start()
-        while (found := self._receive()) is not None:
-            yield found
+        complete = False
+        try:
+            while (found := self._receive()) is not None:
+                yield found
+            complete = True
+        finally:
+            if not complete:
+                self.close()  # what is on its way belongs to this call, and the next one must not get it
         feeder.join()
         if feeder.failure is not None:
             raise feeder.failure
@@ -123,13 +135,19 @@ class _Feeder(threading.Thread):
     def run(self) -> None:
         try:
             for prepared in self._prepared():
-                self._to.send(prepared)
-        except OSError:  # the other process has ended, and whoever receives its outcomes says so
-            return
+                if not self._sent(_without_pictures(prepared)):
+                    return
         except BaseException as exc:
             self.failure = exc
-        with suppress(OSError):
-            self._to.send(None)
+        self._sent(None)
+
+    def _sent(self, message: PreparedRequest | Phi3VError | None) -> bool:
+        """Whether the other process could take it; when it has ended, whoever receives its outcomes says so."""
+        try:
+            self._to.send(message)
+        except OSError:
+            return False
+        return True
 
     def _prepared(self) -> Iterator[PreparedRequest | Phi3VError]:
         waiting: deque[Future[PreparedRequest | Phi3VError]] = deque()
@@ -140,6 +158,13 @@ class _Feeder(threading.Thread):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+
+
+def _without_pictures(prepared: PreparedRequest | Phi3VError) -> PreparedRequest | Phi3VError:
+    """The crops are what the other process needs; open files cannot travel, and pictures would travel for nothing."""
+    if isinstance(prepared, Phi3VError):
+        return prepared
+    return replace(prepared, request=replace(prepared.request, images=()))
 
 
 def _work(

@@ -17,8 +17,8 @@ class GenaiGeneration:
     """One sequence. Crossing the LongRoPE switch it starts over with the whole sequence, as the reference does.
 
     `open_generator` gives a greedy generator that has read some inputs and has room for so many tokens; `keep` gets it
-    back when the generation ends and nothing went wrong with it. `generated` tokens are there already, and count among
-    the `max_new_tokens`.
+    back when the generation ends, or None when something went wrong with it. `generated` tokens are there already, and
+    count among the `max_new_tokens`.
     """
 
     def __init__(
@@ -54,8 +54,10 @@ class GenaiGeneration:
 
     def close(self) -> None:
         """Free the KV cache, or leave it to the next generation."""
+        if self._open is None:
+            return
         generator, self._generator, self._open = self._generator, None, None
-        if generator is not None and self._keep is not None:
+        if self._keep is not None:
             self._keep(generator)
 
     def _next(self, open_generator: Callable[[ModelInputs, int], Any]) -> int:

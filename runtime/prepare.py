@@ -1,6 +1,6 @@
 """A request made ready for the model: pictures read, prompt tokenised, and checked that it fits.
 
-Needs no engine underneath, so that other processes can do it ahead of time (prepare_ahead.py).
+Needs no engine underneath, so that other processes can do it ahead of time (engine_process.py).
 """
 
 from __future__ import annotations

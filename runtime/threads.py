@@ -13,7 +13,8 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def compute_threads(cpus: Path = _CPUS, cgroups: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
-    """One thread for each physical core this process may run on, no more than its control groups' CPU quota.
+    """One thread for each physical core this process may run on, no more than its control groups' CPU quota,
+    rounded.
 
     0, where the system does not say (other than Linux), lets ONNX Runtime count the cores.
     """
