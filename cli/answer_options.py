@@ -84,6 +84,6 @@ def _split(choices: str) -> list[str]:
         return [choice.strip() for choice in choices.split(",")]
     try:
         listed: list[str] = json.loads(choices)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise click.UsageError(f"--choices begins with [ and is no JSON list: {exc}") from exc
     return listed

@@ -90,7 +90,7 @@ def ask(
         say_what_answers(engine, by_default=model is None)
         for number, (question, stream) in enumerate(_streams(engine, request, questions)):
             if questions and not as_json:
-                write("\n" if number else "")
+                write("\n" if number and not quiet else "")
                 click.echo(f"> {question}", err=True)
             with stream:
                 result = _print_tokens(stream, interrupt_raises, quiet=quiet)

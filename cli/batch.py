@@ -66,8 +66,9 @@ def batch(
     table are relative to the table. A row without a question is asked --question.
 
     Every answer is written as soon as it is there. The same command goes on after any interruption, and answers only
-    what is missing; failures are lines too, counted as answered unless --retry-failed is given. Lines come in the order
-    of finishing; a .csv or .parquet file is written at the end, in the order of the inputs, from the journal beside it.
+    what is missing (a picture is known by its path); failures are lines too, counted as answered unless --retry-failed
+    is given. Lines come in the order of finishing; a .csv or .parquet file is written at the end, in the order of the
+    inputs, from the journal beside it.
     Exits with 1 when a line is a failure.
 
     \b
@@ -82,6 +83,11 @@ def batch(
     items = read_items(inputs, asked)
     requests = {item.id: _request(item, **options) for item in items}
     journal_path, folder = journal_of(out), _open_model(model, device)
+    if journal_path != out and out.exists() and not journal_path.exists():
+        raise click.UsageError(
+            f"{out} is there and {journal_path.name}, which it would be made from, is not; give --out another file, or "
+            "delete this one"
+        )
     with locked(out), closing(Journal(journal_path, _run(folder, asked, **options))) as journal:
         todo = _to_do(items, journal, retry_failed)
         _say_before(folder, out, len(items), len(todo))

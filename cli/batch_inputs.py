@@ -135,6 +135,12 @@ def _images(place: str, row: dict[str, Any]) -> list[str]:
     one, several = row.get("image"), row.get("images")
     if isinstance(several, str) and several.strip():
         several = _object_or_list(place, several)
+    if several is not None and not isinstance(several, list | str):
+        raise click.UsageError(f"{place}: images is {several!r}; allowed: a JSON list of paths or URLs")
+    if one is not None and not isinstance(one, str):
+        raise click.UsageError(
+            f"{place}: image is {one!r}; allowed: one path or URL (paths or URLs in a list are `images`)"
+        )
     images = [*([one] if one else []), *(several or [])]
     if not all(isinstance(image, str) and image for image in images):
         raise click.UsageError(f"{place}: images is {several!r}; allowed: a JSON list of paths or URLs")
@@ -144,7 +150,7 @@ def _images(place: str, row: dict[str, Any]) -> list[str]:
 def _object_or_list(place: str, text: str) -> list[Any]:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list):
         raise click.UsageError(f'{place}: images is {text!r}; allowed: a JSON list such as ["a.png", "b.png"]')

@@ -20,6 +20,8 @@ from filelock import FileLock, Timeout
 from phi3v.errors import DiskSpaceError, OptionError
 
 Line = dict[str, Any]
+_HEAD = b'{"id": '
+"""How every line begins. A file that holds no line of ours and begins otherwise is somebody else's."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -91,6 +93,9 @@ class Journal:
         try:
             for number, data in enumerate(self._whole_lines(), start=1):
                 self._note(self._parsed(number, data), len(data))
+            torn = os.pread(self._file, len(_HEAD), self._end)
+            if not self.done and not _HEAD.startswith(torn):
+                raise OptionError(f"{self.path} ends in what is no result of phi3v batch; give --out another file")
             os.ftruncate(self._file, self._end)
         except BaseException:
             self.close()

@@ -131,9 +131,13 @@ class Repl:
             return
         if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"":
             path = path[1:-1]  # as terminals write a file that is dropped on them
-        if path.startswith("~"):
-            path = str(Path(path).expanduser())
-        check_image(path)
+        try:
+            if path.startswith("~"):
+                path = str(Path(path).expanduser())
+            check_image(path)
+        except (OSError, ValueError, RuntimeError) as exc:  # a home, a name or a folder that cannot be
+            self._refuse(str(exc))
+            return
         self._pictures.append(path)
         _say(f"{path} goes with the next question")
 
@@ -143,19 +147,18 @@ class Repl:
         _say("a new conversation")
 
     def _save(self, name: str) -> None:
-        path = Path(name).expanduser()
-        if path.suffix not in (".md", ".json"):
-            self._refuse("/save takes a file name that ends in .md or .json: /save talk.md")
-        elif path.exists() and path.resolve() not in self._saved:
-            self._refuse(f"{path} is there already; give another name")
-        else:
-            try:
-                save(path, self._model, self._session.history)
-            except OSError as exc:
-                self._refuse(f"{path}: {exc.strerror or exc}")
+        try:
+            path = Path(name).expanduser()
+            if path.suffix not in (".md", ".json"):
+                self._refuse("/save takes a file name that ends in .md or .json: /save talk.md")
+            elif path.exists() and path.resolve() not in self._saved:
+                self._refuse(f"{path} is there already; give another name")
             else:
+                save(path, self._model, self._session.history)
                 self._saved.add(path.resolve())
                 _say(f"{path}: {len(self._session.history)} turns")
+        except (OSError, ValueError, RuntimeError) as exc:
+            self._refuse(f"{name}: {getattr(exc, 'strerror', None) or exc}")
 
     def _refuse(self, message: str) -> None:
         self._failed = True

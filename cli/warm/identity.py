@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import phi3v
@@ -28,6 +29,7 @@ def installation() -> Message:
         "protocol": PROTOCOL,
         "phi3v": phi3v.__version__,
         "home": str(Path(phi3v.__file__).resolve().parent),
+        "python": sys.prefix,  # whose onnxruntime-genai it is
         "surroundings": {name: os.environ.get(name) for name in _SURROUNDINGS},
     }
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phi3v import GenerationRequest, GenerationResult, Phi3VError, SamplingParams, Timings, Usage, errors
+from phi3v.answers import AnswerFormat, Choices, JsonSchema, Regex
 from phi3v.model_dir import ModelDir
 from phi3v.picture_bytes import is_http, read_source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .frames import Message
 
@@ -37,12 +38,13 @@ class HeldPicture:
 def request_message(request: GenerationRequest) -> tuple[Message, list[bytes]]:
     """A request, and the bytes of its pictures' files. Raises ImageError for a picture that cannot be read."""
     pictures = [read_source(image) for image in request.images]  # type: ignore[arg-type]
-    message = _plain_fields(request, without=("images", "sampling"))
+    message = _plain_fields(request, without=("images", "sampling", "answer_format"))
     images = [
         {"name": name, "bytes": len(data), "from_disk": isinstance(image, str) and not is_http(image)}
         for (data, name), image in zip(pictures, request.images, strict=True)
     ]
-    return {**message, "sampling": _plain_fields(request.sampling), "images": images}, [data for data, _ in pictures]
+    how = {"sampling": _plain_fields(request.sampling), "answer_format": _format_message(request.answer_format)}
+    return {**message, **how, "images": images}, [data for data, _ in pictures]
 
 
 def read_request(message: Message, data: bytes) -> GenerationRequest:
@@ -50,11 +52,25 @@ def read_request(message: Message, data: bytes) -> GenerationRequest:
     try:
         values = dict(message)
         images = _held_pictures(values.pop("images"), data)
-        return GenerationRequest(images=images, sampling=SamplingParams(**values.pop("sampling")), **values)
+        sampling = SamplingParams(**values.pop("sampling"))
+        answer_format = _read_format(values.pop("answer_format"))
+        return GenerationRequest(images=images, sampling=sampling, answer_format=answer_format, **values)
     except Phi3VError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise errors.OptionError(f"what came is no request ({exc!r})") from exc
+
+
+def _format_message(answer_format: AnswerFormat | None) -> Message | None:
+    return None if answer_format is None else {"kind": type(answer_format).__name__, **asdict(answer_format)}
+
+
+def _read_format(message: Message | None) -> AnswerFormat | None:
+    if message is None:
+        return None
+    values = dict(message)
+    kinds: dict[str, Callable[..., AnswerFormat]] = {kind.__name__: kind for kind in (JsonSchema, Regex, Choices)}
+    return kinds[values.pop("kind")](**values)
 
 
 def _held_pictures(described: list[Message], data: bytes) -> list[Any]:

@@ -413,3 +413,27 @@ def test_sizes_read_as_people_write_them(text: str, count: int) -> None:
     assert size(text) == count
     with pytest.raises(click.BadParameter, match="6GB"):
         size("lots")
+
+
+@pytest.mark.parametrize("name", ["pages.csv", "pages.jsonl"])
+def test_a_table_of_somebody_elses_is_never_written_over(
+    phi3v_batch: Callable[..., subprocess.CompletedProcess[str]], photos: Path, tmp_path: Path, name: str
+) -> None:
+    table = tmp_path / name
+    picture = str(next(photos.glob("*.png")))
+    table.write_text(f"image\n{picture}\n" if name.endswith("csv") else json.dumps({"image": picture}))
+    before = table.read_bytes()
+    done = phi3v_batch(table, *QUESTION, "--out", table)
+    assert done.returncode != 0
+    assert "give --out another file" in done.stderr
+    assert table.read_bytes() == before
+
+
+@pytest.mark.parametrize("row", ['{"images": 5}', '{"images": {"a.png": 1}}', '{"image": ["a.png"]}'])
+def test_a_row_whose_pictures_are_no_paths_is_named(
+    phi3v_batch: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, row: str
+) -> None:
+    (tmp_path / "t.jsonl").write_text(row + "\n")
+    done = phi3v_batch(tmp_path / "t.jsonl", *QUESTION, "--out", tmp_path / "o.jsonl")
+    assert done.returncode == 2
+    assert "allowed:" in done.stderr

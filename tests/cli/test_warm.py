@@ -156,8 +156,11 @@ def both(home: Home, *arguments: str, **how: Any) -> tuple[subprocess.CompletedP
         ("hi", "photo.webp", "--temperature", "1.5", "--top-k", "40", "--top-p", "0.9", "--seed", "7", *SHORT),
         ("ä ☃ \udcff"[:3], "--repetition-penalty", "1.3", "--stop", "e", "--stop", "ab", *SHORT),
         ("hi", f"data:image/webp;base64,{base64.b64encode(b'').decode()}", *SHORT),
+        ("hi", "photo.webp", "--choices", "yes,no", *SHORT),
+        ("hi", "photo.webp", "--schema", "sure bool", "--max-new-tokens", "40"),
+        ("hi", "photo.webp", "--regex", "[a-z]{90}", *SHORT),
     ],
-    ids=["text", "picture", "tags", "sampling", "penalty and stop", "empty data URL"],
+    ids=["text", "picture", "tags", "sampling", "penalty and stop", "empty data URL", "choices", "schema", "cut off"],
 )
 def test_an_answer_is_byte_for_byte_that_of_the_model_loaded_here(shared: Home, arguments: tuple[str, ...]) -> None:
     warm, cold = both(shared, *arguments)
