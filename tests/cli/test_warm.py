@@ -396,10 +396,12 @@ def test_a_worker_that_dies_before_the_first_word_costs_time_alone(own: Home) ->
 
 def test_json_begins_anew_because_nothing_was_printed(own: Home) -> None:
     with own.warm():
+        server = own.server()
+        worker = Path(f"/proc/{server}/task/{server}/children").read_text().split()[0]
+        os.kill(int(worker), signal.SIGSTOP)  # the answer begins and cannot end
         with own.popen("ask", "hi", "--max-new-tokens", "3000", *RANDOM, "--json") as asking:
             until(lambda: own.status()[0]["asking"] == 1)
-            time.sleep(0.02)  # long enough to begin, too short to end
-            os.kill(own.server(), signal.SIGKILL)
+            os.kill(server, signal.SIGKILL)
             said, complained = asking.communicate(timeout=100)
         assert asking.returncode == 0, complained
         assert json.loads(said)["usage"]["completion_tokens"] in range(1, 3001)
