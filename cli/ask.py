@@ -81,7 +81,7 @@ def ask(
     if keep_alive_s is not None and (no_warm or questions):
         other = "--no-warm" if no_warm else "-q (whose session stays in this process)"
         raise click.UsageError(f"--keep-alive and {other} exclude each other; give one of them")
-    request = _request(prompt, images, **options)
+    request = _request(prompt, images, questions, **options)
     quiet = as_json or request.answer_format is not None
     warmth: dict[str, Any] = {"warm": not (no_warm or questions), "keep_alive_s": keep_alive_s, "printing": not quiet}
     with interrupt_kills() as interrupt_raises, AskEngine(request, model, device, **warmth) as engine:
@@ -131,18 +131,25 @@ def _streams(
 def _request(
     prompt: str,
     images: tuple[str, ...],
+    questions: tuple[str, ...],
     max_new_tokens: int,
     num_crops: NumCrops | None,
     stop: tuple[str, ...],
     answer_format: AnswerFormat | None,
     **how: Any,
 ) -> GenerationRequest:
-    """The request, with what is wrong in it found before a model is loaded; AskEngine judges the pictures."""
+    """The request of `prompt`, with what is wrong in it or in the further `questions` found before a model is loaded;
+    AskEngine judges the pictures.
+    """
     from phi3v import GenerationRequest, SamplingParams
+    from phi3v.prompt import PromptLayout
 
-    return GenerationRequest(
+    request = GenerationRequest(
         prompt, picture_arguments(images), max_new_tokens, num_crops, stop, SamplingParams(**how), answer_format
     )
+    for text in (prompt, *questions):
+        PromptLayout.of(text, len(images))
+    return request
 
 
 def _print_tokens(

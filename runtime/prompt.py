@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .errors import PromptError
-from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # laying out needs none: `phi3v ask` does it before it loads anything
+    from .tokenizer import Tokenizer
 
 _IMAGE_TAG = re.compile(r"<\|image_([0-9]{1,4})\|>")
 

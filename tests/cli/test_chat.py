@@ -68,6 +68,13 @@ def test_answers_to_several_questions_are_set_apart(model: str, photo: str) -> N
     assert done.stderr.count("TTFT") == 2
 
 
+@pytest.mark.parametrize("bad", ["<|image_9|>", "<|image_1|> and <|image_1|>", "half \udcff"])
+def test_a_bad_later_question_is_found_before_anything_is_loaded(photo: str, bad: str) -> None:
+    done = run("ask", "hi", photo, "-q", bad, "--model", "no/such/model")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: the prompt ")
+
+
 def test_a_script_chats_a_line_a_turn(model: str, photo: str, tmp_path: Path) -> None:
     lines = ["What is this?", "", "And why?", f"/image {photo}", "And this?", f"/save {tmp_path / 'talk.json'}"]
     done = run("chat", photo, *FEW, "--model", model, stdin="\n".join([*lines, f"/save {tmp_path / 'talk.md'}", ""]))
