@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     "keep_alive_s",
     type=duration,
     metavar="TIME",
-    help="Leave the model loaded for this long (90s, 10m, 2h, forever): the next question is answered at once.",
+    help="Leave the model loaded for this long (90s, 10m, 2h, forever): the next question is answered at once. "
+    "0 leaves none behind: a warm engine that is there ends with this answer.",
 )
 @click.option("--no-warm", is_flag=True, help="Load the model here, even if `phi3v warm` holds it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, a line for each answer, instead of text.")

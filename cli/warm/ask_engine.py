@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class AskEngine:
     """Answers one request, wherever that is quickest; the answer is the same.
 
-    `keep_alive_s` leaves a warm engine behind, started if there is none; `warm` False looks for none. `printing`:
+    `keep_alive_s` leaves a warm engine behind, started if there is none; 0 starts none, and has one that is there end
+    with this answer, None leaves it as it is. `warm` False looks for none. `printing`:
     tokens are shown as they come, so that an answer cannot begin anew once there was text.
     """
 
@@ -104,7 +105,7 @@ class AskEngine:
 
     def _find(self) -> None:
         """Look for a warm engine, start one where that was asked for, and have it begin."""
-        if not any_socket() and self._keep_alive_s is None:
+        if not any_socket() and not self._keep_alive_s:
             return
         try:
             encoded = request_message(self._request)
@@ -113,7 +114,7 @@ class AskEngine:
         except (ImageError, TypeError):  # to be refused, or answered, here
             return
         self._warm = find(*self._named, say)
-        if self._warm is None and self._keep_alive_s is not None:
+        if self._warm is None and self._keep_alive_s:
             self._leave_behind(self._keep_alive_s)
         if encoded is None:
             _check_pictures(self._request)

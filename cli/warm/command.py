@@ -48,6 +48,8 @@ def warm(
         raise click.UsageError("--background, --status and --stop exclude each other; give one of them")
     if as_json and not status:
         raise click.UsageError("--json belongs to --status")
+    if not keep_alive_s:
+        raise click.UsageError("--keep-alive 0 would end the engine at once; allowed: 90s, 10m, 2h, forever")
     if status:
         _print_status(as_json)
     elif stopping:

@@ -553,10 +553,20 @@ def test_ask_leaves_an_engine_behind_and_changes_its_idle_time(own: Home) -> Non
         second = json.loads(own.run("ask", "hi", *SHORT, "--json", "--keep-alive", "forever").stdout)
         assert (second["timings"]["load_s"], second["text"]) == (0.0, first["text"])
         assert [status["keep_alive_s"] for status in own.status()] == [None]
-        own.run("ask", "hi", *SHORT, "--keep-alive", "0")
+        last = own.run("ask", "hi", *SHORT, "--json", "--keep-alive", "0")
+        assert json.loads(last.stdout)["warm"] is True
         until(lambda: own.status() == [])
     finally:
         own.run("warm", "--stop")
+
+
+def test_keep_alive_0_starts_no_engine(own: Home) -> None:
+    done = own.run("ask", "hi", *SHORT, "--json", "--keep-alive", "0")
+    assert json.loads(done.stdout)["warm"] is False
+    assert not own.sockets.exists()
+    refused = own.run("warm", "--keep-alive", "0s")
+    assert refused.returncode == 2
+    assert b"10m" in refused.stderr
 
 
 def test_what_is_wrong_is_said_before_an_engine_is_left_behind(own: Home) -> None:
@@ -608,6 +618,7 @@ def test_a_job_that_ignores_interrupts_goes_on(shared: Home) -> None:
 
 @pytest.mark.parametrize("given", ["10x", "-5", "m", ""])
 def test_a_duration_that_is_none_is_a_usage_error(own: Home, given: str) -> None:
-    done = own.run("warm", "--keep-alive", given)
-    assert done.returncode == 2
-    assert b"10m" in done.stderr
+    for command in (["warm"], ["ask", "hi"]):
+        done = own.run(*command, "--keep-alive", given)
+        assert done.returncode == 2
+        assert b"10m" in done.stderr
