@@ -7,11 +7,9 @@ further than the other one takes them.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -23,14 +21,13 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from .batch import Outcome
+from .child_process import die_with
 from .device import Device
 from .errors import InferenceError, Phi3VError
 from .model_dir import ModelDir
 from .prepare import PreparedRequest, attempt
 from .preprocess import HdPreprocessor
 from .types import GenerationRequest
-
-_PR_SET_PDEATHSIG = 1
 
 
 class EngineProcess:
@@ -178,7 +175,7 @@ def _work(
 ) -> None:
     """The other process: load, then answer what comes until nothing can come any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that was started by a person
-    _die_with(parent)
+    die_with(parent)
     from .engine import load
 
     with suppress(EOFError, OSError):
@@ -192,11 +189,3 @@ def _work(
                     outcomes.send(None)
         except Phi3VError as exc:
             outcomes.send(exc)
-
-
-def _die_with(parent: int) -> None:
-    """Ask the kernel to end this process with its parent; elsewhere it ends at its next message."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)

@@ -20,11 +20,11 @@ from typing import Any
 from phi3v import Phi3VError, __version__
 from phi3v.errors import WarmEngineError
 
-from .engine_process import EngineProcess
 from .fingerprint import fingerprint
 from .frames import MAX_BYTES, FrameError, Message, pack, receive_async
 from .identity import another_installation
 from .place import same_user, socket_path
+from .worker_process import WorkerProcess
 
 _PATIENCE_S = 10.0
 """How long a client may send nothing where it is to send something."""
@@ -37,7 +37,7 @@ class Server:
     """One warm engine behind one socket. `on_ready` gets its status when it listens; `keep_alive_s` may be infinite."""
 
     def __init__(self, model: Path, device: str, keep_alive_s: float, on_ready: Callable[[Message], None]) -> None:
-        self._engine = EngineProcess(model, device)
+        self._worker = WorkerProcess(model, device)
         self._keep_alive_s = keep_alive_s
         self._on_ready = on_ready
         self._path = socket_path(os.getpid())
@@ -56,11 +56,11 @@ class Server:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._ended.set)
         try:
-            if await self._unless_ended(self._engine.start()):
+            if await self._unless_ended(self._worker.start()):
                 await self._listen()
         finally:
             self._path.unlink(missing_ok=True)
-            await self._engine.close()
+            await self._worker.close()
 
     async def _listen(self) -> None:
         listening = await asyncio.start_unix_server(self._client, sock=_bound(self._path))
@@ -115,7 +115,7 @@ class Server:
         if (reason := another_installation(greeting)) is not None:
             return _unfit(reason)
         try:
-            if fingerprint(self._engine.path) != self._engine.fingerprint:
+            if fingerprint(self._worker.path) != self._worker.fingerprint:
                 self._ended.set()  # it can never be of use again
                 return _unfit("its model was changed after it was loaded")
             meant = self._meant(greeting.get("model"), greeting.get("device"))
@@ -123,7 +123,7 @@ class Server:
             meant = None  # whoever loads it instead gets the error
         if meant is None:
             return _unfit("it holds another model or device", say=False)
-        facts = {name: self._engine.facts[name] for name in ("model", "device")}
+        facts = {name: self._worker.facts[name] for name in ("model", "device")}
         return {"event": "welcome", "pid": os.getpid(), "path": str(meant), **facts}
 
     def _meant(self, model: Any, device: Any) -> Path | None:
@@ -131,8 +131,8 @@ class Server:
         from phi3v.device import choose_device
         from phi3v.local_models import resolve_model
 
-        folder, facts = resolve_model(model, device), self._engine.facts
-        same = os.path.realpath(folder) == os.path.realpath(self._engine.path)
+        folder, facts = resolve_model(model, device), self._worker.facts
+        same = os.path.realpath(folder) == os.path.realpath(self._worker.path)
         return folder if same and choose_device(device, facts["model"]["built_for"]) == facts["device"] else None
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -149,7 +149,7 @@ class Server:
         try:
             async with self._in_turn(emit, gone):
                 if not gone.done():
-                    await self._engine.answer(asked.get("request", {}), pictures, emit, gone)
+                    await self._worker.answer(asked.get("request", {}), pictures, emit, gone)
             self._answered += not gone.done()
         except WarmEngineError as exc:
             emit({"event": "lost", "reason": str(exc)})
@@ -168,10 +168,10 @@ class Server:
                 await self._revive()
 
     async def _revive(self) -> None:
-        if self._engine.alive or self._ended.is_set():
+        if self._worker.alive or self._ended.is_set():
             return
         try:
-            await self._unless_ended(self._engine.start())
+            await self._unless_ended(self._worker.start())
         except (Phi3VError, OSError):
             self._ended.set()  # what cannot be loaded any more is of no use
 
@@ -199,8 +199,8 @@ class Server:
             "event": "status",
             "pid": os.getpid(),
             "phi3v": __version__,
-            "model": self._engine.facts["model"],
-            "device": self._engine.facts["device"],
+            "model": self._worker.facts["model"],
+            "device": self._worker.facts["device"],
             "answered": self._answered,
             "asking": self._asking,
             "idle_s": 0.0 if self._asking else time.monotonic() - self._used_at,

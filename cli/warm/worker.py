@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import select
 import signal
 import socket
@@ -13,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from phi3v import Phi3VError
+from phi3v.child_process import die_with
 
 from .frames import FrameError, Message, receive, send
 from .wire import HeldPicture, error_message, model_message, read_request, result_message
@@ -20,14 +19,12 @@ from .wire import HeldPicture, error_message, model_message, read_request, resul
 if TYPE_CHECKING:
     from phi3v import Engine, GenerationRequest
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main() -> None:
     """Arguments: the descriptor of the socket to the server, its process id, the model's folder, the device."""
     descriptor, server, model, device = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the server, which ends this process
-    _die_with(int(server))
+    die_with(int(server))
     gone = contextlib.suppress(FrameError, BrokenPipeError, ConnectionResetError)
     with socket.socket(fileno=int(descriptor)) as channel, gone:
         _serve(channel, model, device)
@@ -82,11 +79,3 @@ def _generate(engine: Engine, channel: socket.socket, request: GenerationRequest
                 receive(channel)
                 stream.cancel()
         return {"event": "result", "result": result_message(stream.result)}
-
-
-def _die_with(server: int) -> None:
-    """Ask the kernel to end this process with its server; elsewhere it ends when it next listens."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != server:
-            os._exit(1)

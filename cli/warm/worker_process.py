@@ -20,7 +20,7 @@ _WORKER = "from phi3v.cli.warm.worker import main; main()"
 _LEAST_PATIENCE_S = 2.0
 
 
-class EngineProcess:
+class WorkerProcess:
     """A model loaded in a process of its own. Its methods are for one task at a time, but for `close`."""
 
     def __init__(self, model: Path, device: str) -> None:
