@@ -64,9 +64,9 @@ class Server:
 
     async def _listen(self) -> None:
         listening = await asyncio.start_unix_server(self._client, sock=_bound(self._path))
-        self._rearm()
-        self._on_ready(self._status())
-        async with listening:
+        with contextlib.closing(listening):  # not `async with`: from Python 3.12 on that waits for every client
+            self._rearm()
+            self._on_ready(self._status())
             await self._ended.wait()
             self._path.unlink(missing_ok=True)  # nobody new comes, and whoever is connected falls back
 
@@ -99,6 +99,7 @@ class Server:
             writer.write(pack(self._status()))
         elif op == "stop":
             writer.write(pack({"event": "stopping", "pid": os.getpid()}))
+            os.dup(writer.get_extra_info("socket").fileno())  # left to the system, which closes it with this process
             self._ended.set()
         else:
             verdict = self._verdict(greeting)

@@ -21,6 +21,8 @@ from .place import checked_folder, socket_path, sockets, supported
 
 _COMMAND = "from phi3v.cli.main import main; main()"
 _LOOK_EVERY_S = 0.02
+_ENDING_S = 10.0
+"""How long an engine may take to end: its worker is killed, whatever it is doing."""
 
 
 def offer(model: str | None, device: str, keep_alive_s: float, on_ready: Callable[[Message], None]) -> bool:
@@ -64,13 +66,21 @@ def leave_behind(model: str | None, device: str, keep_alive_s: float) -> None:
             start_new_session=True,
             env=child_environment(),
         )
-        while process.poll() is None and not socket_path(process.pid).exists():
+        while process.poll() is None and not _listens(process.pid):
             time.sleep(_LOOK_EVERY_S)
         if process.returncode:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines()
             raise WarmEngineError(lines[-1].removeprefix("Error: ") if lines else f"status {process.returncode}")
         process.returncode = 0  # it lives on, and is nobody's to wait for
+
+
+def _listens(pid: int) -> bool:
+    """Whether an engine listens at the socket of this name, which an earlier process with this id may have left."""
+    connection = connect(socket_path(pid))
+    if connection is not None:
+        connection.close()
+    return connection is not None
 
 
 def require_support() -> None:
@@ -88,7 +98,7 @@ def engines() -> list[Message]:
 
 
 def stop() -> list[int]:
-    """End every warm engine of this user, and wait until it has gone. Their process ids. Raises WarmEngineError."""
+    """End every warm engine of this user, and wait until its process has. Their process ids. Raises WarmEngineError."""
     return [
         answer["pid"] for place in sockets() if (answer := _ask(place, {"op": "stop"}, until_gone=True)) is not None
     ]
@@ -104,15 +114,21 @@ def _ask(place: Path, message: Message, *, until_gone: bool = False) -> Message 
         except EngineLostError as exc:
             raise WarmEngineError(f"{place}: {exc}; end its process, whose id is in the name") from exc
         if until_gone:
-            _wait_until_gone(place, connection)
+            _wait_until_gone(answer["pid"], connection)
         return answer
 
 
-def _wait_until_gone(place: Path, connection: socket.socket) -> None:
+def _wait_until_gone(pid: int, connection: socket.socket) -> None:
+    """The system closes the other end (server.py) when it has freed the process's memory; no other can be meant."""
+    connection.settimeout(_ENDING_S)
     try:
         connection.recv(1)
-    except OSError as exc:
-        raise WarmEngineError(f"{place}: it does not end ({exc}); end its process, whose id is in the name") from exc
+    except TimeoutError as exc:
+        raise WarmEngineError(
+            f"the engine in process {pid} was told to end and has not in {_ENDING_S:g} s; run: kill -9 {pid}"
+        ) from exc
+    except OSError:
+        pass  # reset: gone too
 
 
 @contextmanager

@@ -23,6 +23,8 @@ from PIL import Image
 
 from phi3v.cli.warm.frames import pack, receive
 from phi3v.cli.warm.identity import greeting
+from phi3v.cli.warm.start import stop
+from phi3v.errors import WarmEngineError
 
 CODE = "from phi3v.cli.main import main; main()"
 SHORT = ("--max-new-tokens", "12", "--num-crops", "1")
@@ -94,6 +96,14 @@ def exists(pid: int) -> bool:
     """Whether a process runs that is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def holds_memory(pid: int) -> bool:
+    """Whether more than the name of a process is there: the kernel frees its memory before it closes its files."""
+    try:
+        return not Path(f"/proc/{pid}/statm").read_text().startswith("0 ")
     except OSError:
         return False
 
@@ -528,6 +538,63 @@ def test_a_signal_ends_the_engine_cleanly(own: Home, number: signal.Signals) -> 
         assert warm.stderr.read() == b""
     assert not exists(worker)
     assert not list(own.sockets.glob("engine-*"))
+
+
+def test_stop_returns_when_the_processes_have_ended_even_in_the_middle_of_an_answer(own: Home) -> None:
+    with own.warm():
+        server, worker = own.server(), own.worker()
+        with own.popen("ask", "hi", *ENDLESS) as asking, greet(own):  # one more client, which says nothing
+            assert asking.stdout is not None
+            assert asking.stdout.read(20)
+            with patched(own):
+                assert stop() == [server]
+            assert (holds_memory(server), holds_memory(worker)) == (False, False)
+            until(lambda: not exists(server))
+            asking.stdout.read()
+            assert asking.wait(timeout=20) == 1
+
+
+def test_an_engine_that_does_not_end_is_an_error_that_says_what_to_do(
+    own: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phi3v.cli.warm.start._ENDING_S", 0.1)
+    own.sockets.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener, patched(own):
+        listener.bind(str(own.sockets / "engine-1.sock"))
+        listener.listen()
+        stopping = threading.Thread(target=stop_in_vain, args=(listener,))
+        stopping.start()
+        with pytest.raises(WarmEngineError, match="run: kill -9 4711"):
+            stop()
+        stopping.join()
+
+
+def stop_in_vain(listener: socket.socket) -> None:
+    """An engine that says it ends, and does not."""
+    connection, _ = listener.accept()
+    with connection:
+        receive(connection)
+        connection.sendall(pack({"event": "stopping", "pid": 4711}))
+        connection.recv(1)
+
+
+def test_a_socket_left_behind_is_replaced_and_its_process_id_is_nobodys_to_signal(own: Home) -> None:
+    own.sockets.mkdir(mode=0o700)
+    with subprocess.Popen(["sleep", "60"]) as stranger:  # has the id of an engine that was killed
+        left_behind(own.sockets / f"engine-{stranger.pid}.sock")
+        assert own.run("warm", "--stop").stderr == b""
+        for pid in range(stranger.pid, stranger.pid + 300):  # the next engine's id is likely among these
+            left_behind(own.sockets / f"engine-{pid}.sock")
+        with own.warm():
+            (status,) = own.status()
+            assert own.server() == status["pid"] != stranger.pid
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def left_behind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
 
 
 def test_a_signal_while_it_loads_ends_it_too(own: Home) -> None:
