@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .answer_options import answer_format_options
-from .interrupts import interrupt_kills
+from .interrupts import killable
 from .options import device_option, generation_options, model_option, num_crops_option
 from .picture_args import picture_arguments
 from .stats import stats_lines
 from .warm.duration import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from phi3v import Engine, GenerationRequest, GenerationResult, TokenStream
     from phi3v.answers import AnswerFormat
@@ -85,16 +85,14 @@ def ask(
     request = _request(prompt, images, questions, **options)
     quiet = as_json or request.answer_format is not None
     warmth: dict[str, Any] = {"warm": not (no_warm or questions), "keep_alive_s": keep_alive_s, "printing": not quiet}
-    with interrupt_kills() as interrupt_raises, AskEngine(request, model, device, **warmth) as engine:
-        if engine.warm:
-            interrupt_raises()  # nothing here holds the interpreter
+    with AskEngine(request, model, device, **warmth) as engine:
         say_what_answers(engine, by_default=model is None)
         for number, (question, stream) in enumerate(_streams(engine, request, questions)):
             if questions and not as_json:
                 write("\n" if number and not quiet else "")
                 click.echo(f"> {question}", err=True)
             with stream:
-                result = _print_tokens(stream, interrupt_raises, quiet=quiet)
+                result = _print_tokens(stream, quiet=quiet)
             if as_json:
                 click.echo(json.dumps(record(engine, question, result, engine.load_s) | {"warm": engine.warm}))
             elif request.answer_format is not None:
@@ -153,11 +151,8 @@ def _request(
     return request
 
 
-def _print_tokens(
-    stream: AskStream | TokenStream, interrupt_raises: Callable[[], None], *, quiet: bool
-) -> GenerationResult:
-    for token in stream:
-        interrupt_raises()  # from the first token on Python runs between tokens: the answer can end the clean way
+def _print_tokens(stream: AskStream | TokenStream, *, quiet: bool) -> GenerationResult:
+    for token in killable(stream):
         if not quiet:
             write(token.text)
     if not quiet:

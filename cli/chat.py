@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .ask import record, say_what_answers
-from .interrupts import interrupt_kills
+from .interrupts import Interrupt
 from .options import device_option, generation_options, model_option, num_crops_option
 from .repl import Repl
 
@@ -44,9 +44,10 @@ def chat(images: tuple[str, ...], model: str | None, device: str, as_json: bool,
     asked = _opening(images, **options)
     answering = {"max_new_tokens": asked.max_new_tokens, "stop": asked.stop, **asdict(asked.sampling)}
     began = time.perf_counter()
-    with interrupt_kills() as interrupt_raises, phi3v.load(model, device) as engine:  # type: ignore[arg-type]
+    with Interrupt(ends_program=True):
+        loaded = phi3v.load(model, device)  # type: ignore[arg-type]
+    with loaded as engine:
         load_s = time.perf_counter() - began
-        interrupt_raises()
         say_what_answers(engine, by_default=model is None)
         with engine.session(asked.images, num_crops=asked.num_crops) as session:
             repl = Repl(session, engine.model.name, answering)

@@ -4,45 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable, Iterator
+
+T = TypeVar("T")
 
 
-@contextmanager
-def interrupt_kills() -> Iterator[Callable[[], None]]:
-    """Let Ctrl-C end the process at once: loading and prefill hold the interpreter, which would hear it late.
+class Interrupt:
+    """While the engine computes: Python would hear Ctrl-C late, so that with `ends_program` it kills at once; else it
+    sets `heard`, whoever prints the answer ends it at the next token, and a second Ctrl-C kills.
 
-    Yields a function that makes it an exception again. A job told to ignore it, such as one behind nohup, still does.
-    """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield lambda: None
-        return
-
-    def raises() -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield raises
-    finally:
-        raises()
-
-
-class AnswerInterrupt:
-    """While an answer is made: Ctrl-C sets `heard`, and whoever prints the answer ends it at the next token.
-
-    Python hears it late when vision and prefill are running, so there a second Ctrl-C kills. With `ends_program` the
-    first one kills there, and is an exception afterwards, as everywhere.
+    From `answering` on Python runs between tokens: Ctrl-C is an exception again, or sets `heard`, and kills no more. A
+    job told to ignore it, such as one behind nohup, still does.
     """
 
     def __init__(self, *, ends_program: bool) -> None:
         self.heard = False
         self._before = signal.getsignal(signal.SIGINT)
-        self._reading = signal.SIG_DFL if ends_program else self._hear
+        self._computing = signal.SIG_DFL if ends_program else self._hear
         self._answering = self._before if ends_program else self._hear
 
     def answering(self) -> None:
@@ -53,11 +35,11 @@ class AnswerInterrupt:
         self.heard = True
 
     def _install(self, handler: Any) -> None:
-        if self._before not in (signal.SIG_IGN, None):  # a job told to ignore it still does
+        if self._before not in (signal.SIG_IGN, None):
             signal.signal(signal.SIGINT, handler)
 
     def __enter__(self) -> Self:
-        self._install(self._reading)
+        self._install(self._computing)
         if signal.getsignal(signal.SIGINT) == self._hear:
             _second_one_kills()
         return self
@@ -66,6 +48,14 @@ class AnswerInterrupt:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._install(self._before)
+
+
+def killable(stream: Iterable[T]) -> Iterator[T]:
+    """What a stream gives, with Ctrl-C killing until its first item: before it are vision and prefill."""
+    with Interrupt(ends_program=True) as interrupt:
+        for item in stream:
+            interrupt.answering()
+            yield item
 
 
 def _second_one_kills() -> None:

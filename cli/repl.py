@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .ask import write
-from .interrupts import AnswerInterrupt
+from .interrupts import Interrupt
 from .transcript import save
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Repl:
         turns = len(self._session.history)
         try:
             with (
-                AnswerInterrupt(ends_program=not self._interactive) as interrupt,
+                Interrupt(ends_program=not self._interactive) as interrupt,
                 self._session.chat_stream(prompt, self._pictures, **self._answering) as stream,
             ):
                 self._print(stream, interrupt)
@@ -107,7 +107,7 @@ class Repl:
         rate = f", {result.timings.tokens_per_s:.1f} tokens/s" if result.timings.decode_tokens else ""
         _say(f"[{ended}context {used} of {length} tokens, {100 * used / length:.0f} %{rate}]")
 
-    def _print(self, stream: TokenStream, interrupt: AnswerInterrupt) -> None:
+    def _print(self, stream: TokenStream, interrupt: Interrupt) -> None:
         printed = ""
         if interrupt.heard:
             stream.cancel()

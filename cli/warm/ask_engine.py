@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Self
@@ -11,6 +10,7 @@ import click
 
 from phi3v.errors import ImageError, ImageFetchError, InferenceError, WarmEngineError
 
+from ..interrupts import Interrupt, killable
 from .client import EngineLostError, find
 from .place import any_socket
 from .wire import request_message
@@ -146,11 +146,11 @@ class AskEngine:
         """Load the model here, once what is wrong with the pictures is found."""
         import phi3v
 
-        _interrupt_kills_again()
         _check_pictures(self._request)
         began = time.perf_counter()
         model, device = self._named
-        self._local = phi3v.load(model, device)  # type: ignore[arg-type]
+        with Interrupt(ends_program=True):
+            self._local = phi3v.load(model, device)  # type: ignore[arg-type]
         self.load_s = time.perf_counter() - began
 
     def __enter__(self) -> Self:
@@ -197,7 +197,7 @@ class AskStream:
             self._engine.local()
         if self._result is None:
             with self._engine.local().stream_request(self._request) as stream:
-                yield from stream
+                yield from killable(stream)
                 self._result = stream.result
 
     def _warm_tokens(self) -> Iterator[Token]:
@@ -226,9 +226,3 @@ def _check_pictures(request: GenerationRequest) -> None:
     for image in request.images:
         if isinstance(image, str):
             check_image(image)
-
-
-def _interrupt_kills_again() -> None:
-    """Loading and prefill hold the interpreter, which would hear Ctrl-C late; a job told to ignore it still does."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)

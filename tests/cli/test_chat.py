@@ -75,6 +75,31 @@ def test_a_bad_later_question_is_found_before_anything_is_loaded(photo: str, bad
     assert done.stderr.startswith("Error: the prompt ")
 
 
+PREFILLING = """
+from phi3v.cli.main import main
+from phi3v.kv_reuse import KvReuse
+take, taken = KvReuse._take, []
+def prefill(*arguments):
+    taken.append(0)
+    if len(taken) == 2:
+        print("busy", flush=True)
+        sum(range(10**11))  # like prefill at full size: one call that holds the interpreter
+    return take(*arguments)
+KvReuse._take = prefill
+main()
+"""
+
+
+def test_ctrl_c_while_a_later_question_is_read_ends_the_command_at_once(model: str, photo: str) -> None:
+    arguments = ["ask", "hi", photo, "-q", "Why?", *FEW, "--model", model, "--json"]
+    with subprocess.Popen([sys.executable, "-P", "-c", PREFILLING, *arguments], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["prompt"] == "hi"
+        assert process.stdout.readline() == b"busy\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == -signal.SIGINT  # 130 in a shell
+
+
 def test_a_script_chats_a_line_a_turn(model: str, photo: str, tmp_path: Path) -> None:
     lines = ["What is this?", "", "And why?", f"/image {photo}", "And this?", f"/save {tmp_path / 'talk.json'}"]
     done = run("chat", photo, *FEW, "--model", model, stdin="\n".join([*lines, f"/save {tmp_path / 'talk.md'}", ""]))
@@ -185,8 +210,8 @@ def test_ctrl_c_ends_a_script(model: str) -> None:
 
 
 BUSY = """
-from phi3v.cli.interrupts import AnswerInterrupt
-with AnswerInterrupt(ends_program=False) as interrupt:
+from phi3v.cli.interrupts import Interrupt
+with Interrupt(ends_program=False) as interrupt:
     print("busy", flush=True)
     sum(range({count}))  # like prefill: one call that holds the interpreter
     print("heard" if interrupt.heard else "not heard", flush=True)
