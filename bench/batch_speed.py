@@ -24,6 +24,7 @@ from ..genai_batch import pad
 from ..memory import peak_memory
 from ..model_dir import ModelDir
 from ..types import GenerationRequest, GenerationResult
+from .case_option import case_type
 from .cases import PROMPT, Case, picture_bytes
 from .record import describe_machine, describe_model, describe_packages, describe_source, now
 from .statistics import Ratio
@@ -182,19 +183,21 @@ def table(record: dict[str, Any]) -> str:
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path, exists=True))
-@click.option("--case", default="640x480:1:64", show_default=True, help="WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS")
+@click.option(
+    "--case", type=case_type, default="640x480:1:64", show_default=True, help="WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS"
+)
 @click.option("--rows", type=click.IntRange(2, 32), default=8, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1))
 @click.option("--max-memory", type=int, help="Bytes the batch may take. Default: half of what is free.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the JSON record here.")
 def main(
-    model: Path, case: str, rows: int, rounds: int, threads: int | None, max_memory: int | None, out: Path | None
+    model: Path, case: Case, rows: int, rounds: int, threads: int | None, max_memory: int | None, out: Path | None
 ) -> None:
     """Answer the same requests alone and together, in turns, and print the ratios."""
     folder = dataclasses.replace(ModelDir.open(model), eos_token_ids=frozenset())
     backend = GenaiBackend(folder, "cpu", threads=threads)
-    requests = make_requests(Case.parse(case), rows)
+    requests = make_requests(case, rows)
     with Engine(backend) as engine:
         prepared = [backend.preprocess(r.prompt, [_picture(r)], r.num_crops or 1) for r in requests]
         record: dict[str, Any] = {
@@ -205,7 +208,7 @@ def main(
             "packages": describe_packages(),
             "source": describe_source(),
             "model": describe_model(model),
-            "settings": {"case": case, "rows": rows, "threads": threads, "max_memory": max_memory},
+            "settings": {"case": str(case), "rows": rows, "threads": threads, "max_memory": max_memory},
             "prompt_tokens": [len(one.input_ids) for one in prepared],
             "estimated_bytes": backend.batch_bytes(prepared, requests[0].max_new_tokens),
             "warmup": measure_round(engine, requests, max_memory),

@@ -11,12 +11,15 @@ import numpy as np
 from PIL import Image
 
 from ..errors import OptionError
+from ..images import MAX_PIXELS
 from ..types import MAX_CROPS
 
 PROMPT = "Could you please introduce this stock to me?"
 """The question of every case; the pictures decide what it costs."""
 
-_FORM = re.compile(r"(\d+)x(\d+):(\d+):(\d+)")
+_FORM = re.compile(r"(\d{1,9})x(\d{1,9}):(\d{1,9}):(\d{1,9})")
+_MAX_SIDE = 65_500
+"""Of a JPEG."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,15 @@ class Case:
         match = _FORM.fullmatch(text)
         if match is None:
             raise OptionError(
-                f"case {text!r} is not understood; give WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS, 1344x1344:16:64"
+                f"case {text!r} is not understood; give WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS, such as 1344x1344:16:64"
             )
         width, height, num_crops, new_tokens = map(int, match.groups())
-        if not (width and height and 1 <= num_crops <= MAX_CROPS and new_tokens >= 2):
-            raise OptionError(f"case {text!r}: sizes from 1, 1 to {MAX_CROPS} crops, 2 or more new tokens")
+        fits = min(width, height) >= 1 and max(width, height) <= _MAX_SIDE and width * height <= MAX_PIXELS
+        if not (fits and 1 <= num_crops <= MAX_CROPS and new_tokens >= 2):
+            raise OptionError(
+                f"case {text!r} cannot be measured; allowed: sides from 1 to {_MAX_SIDE} and {MAX_PIXELS // 10**6} "
+                f"megapixels, 1 to {MAX_CROPS} crops, 2 or more new tokens, such as 1344x1344:16:64"
+            )
         return cls(width, height, num_crops, new_tokens)
 
     def __str__(self) -> str:

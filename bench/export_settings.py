@@ -19,6 +19,7 @@ from ..export.decoder import write_decoder
 from ..export.manifest import describe_files, read_manifest, write_manifest
 from ..export.quantize import BlockQuantization
 from ..images import load_image
+from .case_option import case_type
 from .cases import PROMPT, Case, picture_bytes
 from .parity import all_logits, closeness
 from .record import Record
@@ -99,16 +100,14 @@ def losses(checkpoint: Path, folders: dict[str, Path], num_crops: int) -> dict[s
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path, exists=True))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--case", default="1344x1344:4:64", show_default=True)
+@click.option("--case", type=case_type, default="1344x1344:4:64", show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
-def main(checkpoint: Path, out: Path, case: str, rounds: int) -> None:
+def main(checkpoint: Path, out: Path, case: Case, rounds: int) -> None:
     """Build every setting under OUT/models, measure, and write OUT/record.json and OUT/table.md."""
     (out / "models").mkdir(parents=True, exist_ok=True)
     folders = build(checkpoint, out / "models")
     specs = [SubjectSpec(name, "ours", folder) for name, folder in folders.items()]
-    record = run(
-        specs, [Case.parse(case)], rounds=rounds, out=out / "record.json", say=lambda line: click.echo(line, err=True)
-    )
+    record = run(specs, [case], rounds=rounds, out=out / "record.json", say=lambda line: click.echo(line, err=True))
     text = table(record, losses(checkpoint, folders, 1))
     (out / "table.md").write_text(text + "\n", encoding="utf-8")
     click.echo(text)

@@ -17,6 +17,7 @@ import click
 
 from ..engine import Engine, load
 from ..types import GenerationResult
+from .case_option import case_type
 from .cases import Case, picture_bytes
 from .record import describe_machine, describe_model, describe_packages, describe_source, now
 
@@ -72,23 +73,24 @@ def one_round(engine: Engine, case: Case, questions: list[str], say: Callable[[s
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path, exists=True))
-@click.option("--case", default="1344x1344:16:16", show_default=True, help="Picture, crops and longest answer.")
+@click.option(
+    "--case", type=case_type, default="1344x1344:16:16", show_default=True, help="Picture, crops and longest answer."
+)
 @click.option("--questions", type=click.IntRange(1), default=10, show_default=True, help="Beyond ten they recur.")
 @click.option("--rounds", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write the record (JSON).")
-def main(model: Path, case: str, questions: int, rounds: int, out: Path | None) -> None:
+def main(model: Path, case: Case, questions: int, rounds: int, out: Path | None) -> None:
     """Measure on the CPU, print the ratio, and exit with 1 when a token differs."""
-    parsed = Case.parse(case)
     asked = [QUESTIONS[n % len(QUESTIONS)] for n in range(questions)]
     began = time.perf_counter()
     with load(model, "cpu") as engine:
         content: dict[str, Any] = {
-            **{"format": FORMAT, "version": VERSION, "started": now(), "case": str(parsed), "questions": questions},
+            **{"format": FORMAT, "version": VERSION, "started": now(), "case": str(case), "questions": questions},
             **{"machine": describe_machine(), "packages": describe_packages(), "source": describe_source()},
             **{"model": describe_model(model), "load_s": time.perf_counter() - began, "rounds": []},
         }
         for _ in range(rounds):
-            found = one_round(engine, parsed, asked, lambda line: click.echo(line, err=True))
+            found = one_round(engine, case, asked, lambda line: click.echo(line, err=True))
             content["rounds"].append(found)
             if out is not None:  # after every round: what was measured stays when a later one breaks off
                 out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

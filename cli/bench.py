@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from phi3v.bench.case_option import case_type
+
 from .options import build_device_option, precision_option
 from .progress import progress_bar
 
 if TYPE_CHECKING:
+    from phi3v.bench.cases import Case
     from phi3v.bench.compare import Change
 
 _path = click.Path(path_type=Path)
@@ -24,7 +27,15 @@ def bench() -> None:
 
 @bench.command()
 @click.argument("subjects", nargs=-1, required=True, metavar="[LABEL:]SUBJECT=FOLDER...")
-@click.option("--case", "cases", multiple=True, default=["1344x1344:1:16"], show_default=True, help="May be repeated.")
+@click.option(
+    "--case",
+    "cases",
+    type=case_type,
+    multiple=True,
+    default=["1344x1344:1:16"],
+    show_default=True,
+    help="WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS; may be repeated.",
+)
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Of every subject. Default: their own choice.")
@@ -34,7 +45,7 @@ def bench() -> None:
 @click.option("--html", "html_path", type=_path, help="Write a page with tables and plots here.")
 def run(
     subjects: tuple[str, ...],
-    cases: tuple[str, ...],
+    cases: tuple[Case, ...],
     rounds: int,
     device: str,
     threads: int | None,
@@ -52,7 +63,6 @@ def run(
     \b
     phi3v bench run ours=full/model genai=full/model torch-fp32=full/checkpoint --case 1344x1344:16:64
     """
-    from phi3v.bench.cases import Case
     from phi3v.bench.extras import require_extra
     from phi3v.bench.report import html_page, markdown
     from phi3v.bench.run import run as measure
@@ -62,7 +72,7 @@ def run(
     specs = [_spec(text, device, threads) for text in subjects]
     record = measure(
         specs,
-        [Case.parse(text) for text in cases],
+        cases,
         rounds=rounds,
         resident=resident,
         out=out,
