@@ -19,7 +19,7 @@ from .device import gpus
 from .errors import AnswerError, ContextLengthError, OptionError, Phi3VError
 from .in_turn import InTurn
 from .memory import available_memory
-from .prepare import PreparedRequest
+from .prepare import PreparedRequest, check_memory
 from .types import GenerationResult
 
 DEFAULT_BATCH_SIZE = 8
@@ -148,6 +148,8 @@ def _answer(backend: Backend, group: Sequence[_Item]) -> Iterator[tuple[int, Out
     """Outcomes of requests that run together."""
     unfinished = dict(enumerate(group))
     try:
+        for item in group:
+            _check_memory(backend, item.prepared)
         answers = [Answer(backend, item.prepared) for item in group]
         rows = [
             BatchRow(item.prepared.inputs, answer.chooser, item.prepared.request.max_new_tokens)
@@ -169,6 +171,12 @@ def _answer(backend: Backend, group: Sequence[_Item]) -> Iterator[tuple[int, Out
             return
         for item in unfinished.values():
             yield from _answer(backend, [item])
+
+
+def _check_memory(backend: Backend, prepared: PreparedRequest) -> None:
+    """Refuse what cannot run now, when no other row holds memory any more. Raises ContextLengthError."""
+    pictures = sum(prepared.inputs.image_tokens)
+    check_memory(backend, len(prepared.inputs.input_ids) - pictures, pictures, prepared.request.max_new_tokens)
 
 
 def _pushed(answer: Answer, token: int, seconds: float) -> Outcome | None:

@@ -197,6 +197,31 @@ def test_a_request_beyond_the_memory_given_fails_alone(backend: GenaiBackend) ->
     assert "max_memory" in str(refused)
 
 
+def test_memory_that_running_rows_hold_refuses_no_request_that_waits(
+    backend: GenaiBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [ASK(f"question {n}", [WIDE], 5, 1) for n in range(6)]
+    expected = [what(alone(phi3v.Engine(backend), request)) for request in requests]
+    with monkeypatch.context() as patch:  # as an EngineProcess prepares them while others run
+        patch.setattr("phi3v.prepare.available_memory", lambda: 0)
+        waiting = [attempt(backend, request) for request in requests]
+    found = dict(answer_all(backend, waiting, batch_size=4))
+    assert [what(found[number]) for number in range(6)] == expected
+
+
+def test_what_no_memory_holds_even_alone_is_refused_alone(
+    backend: GenaiBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = ASK("hi", (), 5), ASK("hi", (), 500)
+    monkeypatch.setattr("phi3v.prepare.available_memory", lambda: backend.model.kv_bytes(100))
+    answered, refused = phi3v.Engine(backend).generate_batch([small, large])
+    assert isinstance(answered, GenerationResult)
+    assert isinstance(refused, ContextLengthError)
+    assert "memory left" in str(refused)
+    with pytest.raises(ContextLengthError, match="memory left"):
+        prepare(backend, large)
+
+
 class Watched:
     """A real backend that notes which prompts start together."""
 
