@@ -21,6 +21,7 @@ from ..backend import ModelInputs
 from ..engine import Engine
 from ..genai import GenaiBackend
 from ..genai_batch import pad
+from ..limits import MAX_BATCH_SIZE
 from ..memory import peak_memory
 from ..model_dir import ModelDir
 from ..types import GenerationRequest, GenerationResult
@@ -186,7 +187,7 @@ def table(record: dict[str, Any]) -> str:
 @click.option(
     "--case", type=case_type, default="640x480:1:64", show_default=True, help="WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS"
 )
-@click.option("--rows", type=click.IntRange(2, 32), default=8, show_default=True)
+@click.option("--rows", type=click.IntRange(2, MAX_BATCH_SIZE), default=8, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1))
 @click.option("--max-memory", type=int, help="Bytes the batch may take. Default: half of what is free.")

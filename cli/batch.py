@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from phi3v.limits import MAX_BATCH_SIZE
+
 from .answer_options import answer_format_options
 from .options import device_option, generation_options, model_option, num_crops_option, size
 from .progress import answers_bar
@@ -37,7 +39,9 @@ _path = click.Path(path_type=Path)
 @num_crops_option
 @generation_options
 @answer_format_options
-@click.option("--batch-size", type=click.IntRange(1, 32), default=8, show_default=True, help="Most answers at a time.")
+@click.option(
+    "--batch-size", type=click.IntRange(1, MAX_BATCH_SIZE), default=8, show_default=True, help="Most answers at a time."
+)
 @click.option(
     "--max-memory",
     type=size,

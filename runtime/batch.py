@@ -18,12 +18,12 @@ from .backend import Backend, BatchBackend, BatchGeneration, BatchRow
 from .device import gpus
 from .errors import AnswerError, ContextLengthError, OptionError, Phi3VError
 from .in_turn import InTurn
+from .limits import MAX_BATCH_SIZE
 from .memory import available_memory
 from .prepare import PreparedRequest, check_memory
 from .types import GenerationResult
 
 DEFAULT_BATCH_SIZE = 8
-LARGEST_BATCH_SIZE = 32
 Outcome = GenerationResult | Phi3VError
 _MIB = 1 << 20
 _LOOK_AHEAD = 2
@@ -86,8 +86,8 @@ class _Room:
 
     @classmethod
     def of(cls, backend: Backend, batch_size: int | None, max_memory: int | None) -> _Room:
-        if batch_size is not None and not (isinstance(batch_size, Integral) and 1 <= batch_size <= LARGEST_BATCH_SIZE):
-            raise OptionError(f"batch_size is {batch_size!r}; allowed: 1 to {LARGEST_BATCH_SIZE}")
+        if batch_size is not None and not (isinstance(batch_size, Integral) and 1 <= batch_size <= MAX_BATCH_SIZE):
+            raise OptionError(f"batch_size is {batch_size!r}; allowed: 1 to {MAX_BATCH_SIZE}")
         if max_memory is not None and not (isinstance(max_memory, Integral) and max_memory >= 1):
             raise OptionError(f"max_memory is {max_memory!r}; allowed: a positive number of bytes")
         most = backend.max_batch_size if isinstance(backend, BatchBackend) else 1

@@ -19,9 +19,10 @@ from PIL import Image
 from .backend import BatchGeneration, BatchRow, Generation, ModelInputs, Reuse
 from .device import Device, installed, preload_cuda_libraries
 from .errors import InferenceError, MissingDependencyError, ModelFolderError, OptionError, PromptError
-from .genai_batch import MAX_BATCH_SIZE, GenaiBatch, batch_bytes, ignores_padding
+from .genai_batch import GenaiBatch, batch_bytes, ignores_padding
 from .genai_errors import first_line, mapped_errors
 from .generation import GenaiGeneration
+from .limits import MAX_BATCH_SIZE
 from .model_dir import ModelDir
 from .preprocess import HdPreprocessor, int32
 from .prompt import PromptLayout

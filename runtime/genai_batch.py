@@ -23,9 +23,6 @@ from .model_dir import ModelDir
 if TYPE_CHECKING:
     from .genai import GenaiBackend
 
-MAX_BATCH_SIZE = 32
-"""genai takes no larger batch."""
-
 _HIDDEN_STATES = 32
 """Widths of the decoder that one prompt position takes in float32 while prefill runs."""
 _PADDED_COPIES = 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-_CGROUPS = Path("/sys/fs/cgroup")
+from .control_groups import OWN, ROOT, limits
+
 _MEMINFO = Path("/proc/meminfo")
 
 
@@ -40,34 +41,15 @@ def _table_bytes(table: Path, field: str) -> int | None:
     return None
 
 
-def _cgroup_limits(root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> Iterator[tuple[int, int]]:
-    """(limit, used) of every control group around this process that has a limit: version 2, then version 1."""
-    try:
-        lines = own.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            yield from _limits(root, path, "memory.max", "memory.current")
-        elif controllers == "memory":
-            yield from _limits(root / "memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes")
+def _cgroup_limits(root: Path = ROOT, own: Path = OWN) -> Iterator[tuple[int, int]]:
+    """(limit, used) of every control group around this process that has a limit."""
+    new = ("memory.max", "memory.current", "memory.stat")
+    old = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
+    return limits("memory", new, old, _limit, root, own)
 
 
-def _limits(root: Path, path: str, limit: str, used: str) -> Iterator[tuple[int, int]]:
-    group = root / path.lstrip("/")
-    for folder in (group, *group.parents):
-        try:
-            most = (folder / limit).read_text(encoding="ascii").strip()
-            if most != "max":
-                yield int(most), max(0, int((folder / used).read_text(encoding="ascii")) - _cache(folder))
-        except (OSError, ValueError):
-            pass  # a container may see less of its groups than /proc names
-        if folder == root:
-            return
-
-
-def _cache(folder: Path) -> int:
-    """Bytes of files kept in memory, which the kernel gives up when memory is asked for."""
-    fields = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
-    return int(fields.get("total_inactive_file") or fields.get("inactive_file") or 0)
+def _limit(limit: str, used: str, stat: str) -> tuple[int, int] | None:
+    """Files kept in memory do not count as used: the kernel gives them up when memory is asked for."""
+    fields = dict(line.split() for line in stat.splitlines())
+    cache = int(fields.get("total_inactive_file") or fields.get("inactive_file") or 0)
+    return None if limit == "max" else (int(limit), max(0, int(used) - cache))

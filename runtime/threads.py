@@ -8,11 +8,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from .control_groups import OWN, ROOT, limits
+
 _CPUS = Path("/sys/devices/system/cpu")
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
-def compute_threads(cpus: Path = _CPUS, cgroups: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
+def compute_threads(cpus: Path = _CPUS, cgroups: Path = ROOT, own: Path = OWN) -> int:
     """One thread for each physical core this process may run on, no more than its control groups' CPU quota,
     rounded.
 
@@ -33,27 +34,10 @@ def _siblings(cpu: Path, number: int) -> str:
 
 
 def _quotas(root: Path, own: Path) -> Iterator[float]:
-    """CPUs' worth of time that each control group around this process may take: version 2, then version 1."""
-    try:
-        lines = own.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            yield from _group_quotas(root, path, "cpu.max")
-        elif "cpu" in controllers.split(","):
-            yield from _group_quotas(root / controllers, path, "cpu.cfs_quota_us", "cpu.cfs_period_us")
+    """CPUs' worth of time that each control group around this process may take."""
+    return limits("cpu", ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"), _quota, root, own)
 
 
-def _group_quotas(root: Path, path: str, *files: str) -> Iterator[float]:
-    group = root / path.lstrip("/")
-    for folder in (group, *group.parents):
-        try:
-            quota, period = " ".join((folder / file).read_text(encoding="ascii") for file in files).split()
-            if quota not in ("max", "-1"):
-                yield int(quota) / int(period)
-        except (OSError, ValueError):
-            pass  # a container may see less of its groups than /proc names
-        if folder == root:
-            return
+def _quota(*texts: str) -> float | None:
+    quota, period = " ".join(texts).split()
+    return None if quota in ("max", "-1") else int(quota) / int(period)
