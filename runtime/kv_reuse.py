@@ -63,7 +63,6 @@ class KvReuse:
         self._backend = backend
         self._kept: _Kept | None = None
         self._lent: _Kept | None = None
-        self._rewinds = backend.rewinds
 
     @property
     def kept_tokens(self) -> int:
@@ -88,7 +87,7 @@ class KvReuse:
         return self._lent.generator
 
     def _give_back(self, generator: Any) -> None:
-        if self._lent is not None and self._lent.generator is generator and self._rewinds:
+        if self._lent is not None and self._lent.generator is generator and self._backend.rewinds:
             self._kept = self._lent
         self._lent = None
 
@@ -109,15 +108,14 @@ class KvReuse:
                 kept.generator.rewind_to(shared)
                 kept.generator.append_tokens(ids[shared:])
         except InferenceError as exc:
-            _log.info("%s; the session starts over, and does so from now on", exc)
-            self._rewinds = False
+            _log.info("%s; the prompt is read anew", exc)  # by another generator: this one may be anywhere now
             return False
         kept.read = len(ids)
         return True
 
     def _fresh(self, inputs: ModelInputs, max_length: int) -> _Kept:
         model, length = self._backend.model, len(inputs.input_ids)
-        capacity = roomy(model, length, max_length) if self._rewinds else max_length
+        capacity = roomy(model, length, max_length) if self._backend.rewinds else max_length
         generator = None
         if capacity > max_length:  # room to grow is a wish: it may be too much where a bare buffer is not
             with contextlib.suppress(InferenceError):

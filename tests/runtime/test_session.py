@@ -381,6 +381,31 @@ def test_where_rewinding_fails_every_answer_starts_afresh(folder: Path, prefills
     assert len(prefills) == len(QUESTIONS)
 
 
+@pytest.mark.parametrize("call", ["rewind_to", "append_tokens"])
+def test_a_rewind_that_fails_once_costs_one_prefill(engine: phi3v.Engine, prefills: list[int], call: str) -> None:
+    class Failing:
+        """A generator of genai's whose next `call` fails."""
+
+        def __init__(self, generator: Any) -> None:
+            self._generator = generator
+
+        def __getattr__(self, name: str) -> Any:
+            return fail if name == call else getattr(self._generator, name)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    fresh = [engine.generate(question, [ONE], num_crops=1, max_new_tokens=6).token_ids for question in QUESTIONS]
+    prefills.clear()
+    with engine.session([ONE], num_crops=1) as session:
+        answers = [session.ask(QUESTIONS[0], max_new_tokens=6).token_ids]
+        kept = session._reuse._kept  # type: ignore[attr-defined]
+        kept.generator = Failing(kept.generator)
+        answers += [session.ask(question, max_new_tokens=6).token_ids for question in QUESTIONS[1:]]
+    assert answers == fresh
+    assert len(prefills) == 2
+
+
 def test_a_decoder_without_a_shared_buffer_is_not_rewound(folder: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(folder, tmp_path / "copy"))
     config = json.loads((copied / "genai_config.json").read_text())
