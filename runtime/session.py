@@ -59,11 +59,10 @@ class Session:
         self._closed = False
         self._images = tuple(opening.images)
         self._num_crops = opening.num_crops
-        self._read_s = self._cut_s = 0.0
         self._stack = PictureStack()
         self._said: list[tuple[Turn, Spoken]] = []
         self._running: _Running | None = None
-        self._pictures = self._read(opening)
+        self._opening = self._read(opening)
 
     def ask(self, prompt: str, **options: Unpack[AnswerOptions]) -> GenerationResult:
         """Answer a question about the session's pictures, whatever was said before. Options as in `Engine.generate`."""
@@ -73,7 +72,7 @@ class Session:
         """Like `ask`, token by token."""
         self._make_ready()
         request = _request(prompt, self._images, self._num_crops, options)
-        return self._start(request, self._pictures, chat=False)
+        return self._start(request, self._opening, chat=False)
 
     def chat(
         self, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[AnswerOptions]
@@ -92,11 +91,11 @@ class Session:
         """Like `chat`, token by token."""
         self._make_ready()
         request = _request(prompt, images, self._num_crops, options)
-        pictures = self._read(request)
+        shown = self._read(request)
         if not self._said:
             request = replace(request, images=(*self._images, *request.images))
-            pictures = (*self._pictures, *pictures)
-        return self._start(request, pictures, chat=True)
+            shown = self._opening.and_then(shown)
+        return self._start(request, shown, chat=True)
 
     @property
     def history(self) -> tuple[Turn, ...]:
@@ -126,12 +125,12 @@ class Session:
         self._closed = True
         self._reuse.close()
 
-    def _read(self, request: GenerationRequest) -> tuple[hd.HdImage, ...]:
+    def _read(self, request: GenerationRequest) -> _Shown:
         """Decode and cut a request's pictures; refused as soon as they are known not to fit."""
         from .images import load_image
 
         if not request.images:
-            return ()
+            return _Shown()
         crops = request.num_crops or self._backend.num_crops
         self._check(None, len(request.images) * LEAST_IMAGE_TOKENS, 1)
         began = time.perf_counter()
@@ -139,22 +138,20 @@ class Session:
         decoded = time.perf_counter()
         self._check(None, sum(hd.plan(*picture.size, crops).image_tokens for picture in pictures), 1)
         cut = tuple(hd.transform(picture, crops) for picture in pictures)
-        self._read_s += decoded - began
-        self._cut_s += time.perf_counter() - decoded
-        return cut
+        return _Shown(cut, decoded - began, time.perf_counter() - decoded)
 
     def _check(self, text: int | None, pictures: int, new: int) -> None:
         check_fits(self._backend, text, pictures, new, self._reuse.kept_tokens)
 
-    def _start(self, request: GenerationRequest, pictures: tuple[hd.HdImage, ...], *, chat: bool) -> TokenStream:
+    def _start(self, request: GenerationRequest, shown: _Shown, *, chat: bool) -> TokenStream:
         began = time.perf_counter()
-        spoken = Spoken(PromptLayout.of(request.prompt, len(pictures)), pictures)
+        spoken = Spoken(PromptLayout.of(request.prompt, len(shown.pictures)), shown.pictures)
         before = [said for _, said in self._said] if chat else []
         inputs = conversation_inputs(self._backend.tokenizer, [*before, spoken], self._stack)
         image_tokens = sum(inputs.image_tokens)
         self._check(len(inputs.input_ids) - image_tokens, image_tokens, request.max_new_tokens)
-        prepared = PreparedRequest(request, inputs, self._read_s, self._cut_s + time.perf_counter() - began)
-        self._read_s = self._cut_s = 0.0  # the first answer about pictures carries what reading them took
+        prepared = PreparedRequest(request, inputs, shown.decode_s, shown.cut_s + time.perf_counter() - began)
+        self._opening = _Shown(self._opening.pictures)  # the first answer about pictures carries what reading them took
         stream = _SessionStream(self._backend, prepared, self._reuse.start)
         self._running = _Running(stream, request, spoken, chat)
         return stream
@@ -214,6 +211,19 @@ class _SessionStream(TokenStream):
         except BaseException:
             self.failed = True
             raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """Pictures cut into crops, and the seconds that took."""
+
+    pictures: tuple[hd.HdImage, ...] = ()
+    decode_s: float = 0.0
+    cut_s: float = 0.0
+
+    def and_then(self, more: _Shown) -> _Shown:
+        """Both, in this order."""
+        return _Shown((*self.pictures, *more.pictures), self.decode_s + more.decode_s, self.cut_s + more.cut_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -406,6 +406,17 @@ def test_a_rewind_that_fails_once_costs_one_prefill(engine: phi3v.Engine, prefil
     assert len(prefills) == 2
 
 
+def test_reading_a_picture_is_billed_to_no_answer_that_does_not_show_it(engine: phi3v.Engine) -> None:
+    with engine.session([ONE], num_crops=1) as session:
+        for _ in range(2):  # the session's own pictures are still to be shown
+            with pytest.raises(PromptError):
+                session.chat("<|image_9|>", [TWO], max_new_tokens=2)
+        assert session.chat("Why?", max_new_tokens=2).timings.image_decode_s > 0
+        with pytest.raises(PromptError):
+            session.chat("<|image_9|>", [TWO], max_new_tokens=2)
+        assert session.chat("And?", max_new_tokens=2).timings.image_decode_s == 0
+
+
 def test_a_decoder_without_a_shared_buffer_is_not_rewound(folder: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(folder, tmp_path / "copy"))
     config = json.loads((copied / "genai_config.json").read_text())
