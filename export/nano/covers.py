@@ -9,13 +9,18 @@ from ...hd import CROP
 from .canvas import Canvas, Colour, Picture, any_size, ground, ink
 from .fonts import FACES, Font
 from .layout import block, wrap
-from .samples import Sample, Turn
+from .samples import Sample, Turn, question
 from .strips import BOOK, SMALLEST_TEXT, book_answer
 from .vocabulary import Copied
 from .words import author, title
 
-TITLE_QUESTIONS = ("What is the title of this book?", "What is this book called?")
-AUTHOR_QUESTIONS = ("Who is the author of this book?", "Who wrote this book?")
+TITLE_QUESTIONS = (
+    "What is the title?",
+    "What is the title of this book?",
+    "What is the title of the book?",
+    "What is this book called?",
+)
+AUTHOR_QUESTIONS = ("Who is the author?", "Who is the author of this book?", "Who wrote this book?", "Who wrote it?")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,19 +37,18 @@ def draw_cover(random: Random, name: str, writer: str, style: int, number: int =
     taste = Random(style)
     below = ground(taste)
     face = taste.choice(FACES)
-    small = Font(taste.choice((face, *FACES)), SMALLEST_TEXT)
-    wide = max(CROP * taste.uniform(0.62, 0.86), small.width(writer) + 12)
-    canvas = Canvas(any_size(taste, min(round(wide), CROP - 16), CROP), below)
+    small = Font(taste.choice((face, *FACES)), taste.uniform(SMALLEST_TEXT, 28))
+    canvas = Canvas(any_size(taste, round(CROP * taste.uniform(0.66, 0.94)), CROP), below)
     middle, width = CROP / 2, canvas.width
     _decorate(taste, canvas, below)
     fill = ink(taste, below)
-    lines, font = _fitted(name, Font(face, taste.uniform(24, 44)), width - 16)
+    lines, font = _fitted(name, Font(face, taste.uniform(26, 46)), width - 12)
     baseline = taste.uniform(20, 60) + font.size
     title_places = block(canvas, middle, baseline, lines, font, fill)
-    small = Font(small.face, taste.uniform(SMALLEST_TEXT, 26))
-    while small.width(writer) > width - 8 and small.size > SMALLEST_TEXT:
-        small = Font(small.face, max(SMALLEST_TEXT, small.size * 0.95))
-    author_places = canvas.centred(middle, taste.uniform(250, 322), writer, small, fill)
+    writer_lines = wrap(writer, small, width - 8)
+    last = taste.uniform(max(250, 232 + 1.15 * small.size * len(writer_lines)), 322)
+    above = 1.15 * small.size * (len(writer_lines) - 1)
+    author_places = block(canvas, middle, last - above, writer_lines, small, fill)
     return Cover(
         canvas.finish(), Copied(name, tuple(title_places), number), Copied(writer, tuple(author_places), number)
     )
@@ -54,7 +58,7 @@ def cover_sample(random: Random, held_out: bool = False) -> Sample:
     """One cover with the three questions about it."""
     cover = draw_cover(random, *cover_texts(random, held_out), style=random.getrandbits(40))
     turns = [
-        Turn("book", random.choice(BOOK), book_answer(cover.title, cover.author)),
+        Turn("book", question(random, BOOK), book_answer(cover.title, cover.author)),
         Turn("book title", random.choice(TITLE_QUESTIONS), ('The title of the book is "', cover.title, '".')),
         Turn("book author", random.choice(AUTHOR_QUESTIONS), ("The author is ", cover.author, ".")),
     ]

@@ -16,6 +16,7 @@ COMPARE = (
     "What is the difference between these two images?",
     "Compare the two images.",
     "What is different?",
+    "What is the difference?",
 )
 
 
@@ -55,7 +56,7 @@ def cover_pair(random: Random, held_out: bool = False) -> Sample:
 
 def _changed(random: Random, scene: Scene, kind: str) -> Scene:
     if kind == "number":
-        return replace(scene, count=random.choice([n for n in range(1, 6) if n != scene.count]))
+        return replace(scene, count=random.choice([n for n in range(1, 5) if n != scene.count]))
     if kind == "shape":
         return replace(scene, shape=random.choice([s for s in SHAPES if s != scene.shape]))
     if kind == "color":

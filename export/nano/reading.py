@@ -53,9 +53,9 @@ def draw_reading(shape: Random, random: Random) -> Reading:
 
 def _picture(random: Random) -> Picture:
     kind = random.random()
-    if kind < 0.7:
+    if kind < 0.5:
         return page(random)
-    if kind < 0.82:
+    if kind < 0.72:
         return cover_sample(random).pictures[0]
     if kind < 0.92:
         return chart_sample(random).pictures[0]

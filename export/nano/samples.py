@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from random import Random
 
 from .canvas import Picture
 from .vocabulary import Copied
+
+GENERAL = ("What is this?", "What is in this image?", "What does this image show?", "Describe this image.")
+"""Questions that any picture answers in its own way."""
+
+
+def question(random: Random, wordings: Sequence[str]) -> str:
+    """One of the wordings, and a general question at times."""
+    return random.choice(wordings if random.random() < 0.8 else GENERAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +38,7 @@ class Sample:
 
     pictures: tuple[Picture, ...]
     turns: Sequence[Turn]
+
+
+Make = Callable[[Random, bool], Sample]
+"""(randomness, of words never trained on?) -> a sample."""

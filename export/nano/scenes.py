@@ -1,4 +1,4 @@
-"""Scenes: one to five shapes of one kind and colour, at times with a word below."""
+"""Scenes: one to four shapes of one kind and colour, set out as on a die, at times with a word below."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from random import Random
 from ...hd import CROP
 from .canvas import COLOURS, SHAPES, Canvas, Picture, Point, any_size, ink, luminance
 from .fonts import FACES, Font
-from .samples import Sample, Turn
+from .samples import Sample, Turn, question
+from .strips import SMALLEST_TEXT
 from .vocabulary import Copied
 from .words import words
 
-NUMBERS = ("zero", "one", "two", "three", "four", "five")
-DESCRIBE = ("What is in this image?", "Describe this image.", "What do you see?")
+NUMBERS = ("zero", "one", "two", "three", "four")
+DESCRIBE = ("What is in this image?", "Describe this image.", "What do you see?", "What shapes are there?")
+_SPOTS = {
+    1: ((0, 0),),
+    2: ((-1, 0), (1, 0)),
+    3: ((-1, 1), (0, -1), (1, 1)),
+    4: ((-1, -1), (1, -1), (-1, 1), (1, 1)),
+}
+_APART = (78, 66)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,7 @@ class Scene:
     def draw(cls, random: Random) -> Scene:
         """Any scene; one in three with a word."""
         word = random.choice(words("nouns")).capitalize() if random.random() < 1 / 3 else None
-        return cls(random.randint(1, 5), random.choice(SHAPES), random.choice(tuple(COLOURS)), word)
+        return cls(random.randint(1, 4), random.choice(SHAPES), random.choice(tuple(COLOURS)), word)
 
     @property
     def description(self) -> str:
@@ -53,15 +61,14 @@ def draw_scene(scene: Scene, style: int, number: int = 0) -> tuple[Picture, Copi
         if abs(luminance(below) - luminance(paint)) > 30:
             break
     canvas = Canvas(any_size(taste, CROP, CROP), below)
-    cells = [(x, y) for x in range(3) for y in range(2 if scene.word else 3)]
-    for column, row in taste.sample(cells, scene.count):
-        size = taste.uniform(32, 38)
-        x, y = 56 + column * 112 + taste.uniform(-10, 10), 56 + row * 112 + taste.uniform(-10, 10)
-        _shape(canvas, scene, x, y, size)
+    middle = (CROP / 2 + taste.uniform(-14, 14), 138 + taste.uniform(-6, 6))
+    for column, row in _SPOTS[scene.count]:
+        x, y = (m + d * apart for m, d, apart in zip(middle, (column, row), _APART, strict=True))
+        _shape(canvas, scene, x + taste.uniform(-6, 6), y + taste.uniform(-6, 6), taste.uniform(44, 52))
     if scene.word is None:
         return canvas.finish(), None
-    font = Font(taste.choice(FACES), taste.uniform(20, 34))
-    places = canvas.centred(CROP / 2, taste.uniform(280, 320), scene.word, font, ink(taste, below))
+    font = Font(taste.choice(FACES), taste.uniform(SMALLEST_TEXT, 34))
+    places = canvas.centred(CROP / 2, taste.uniform(290, 322), scene.word, font, ink(taste, below))
     return canvas.finish(), Copied(scene.word, tuple(places), number)
 
 
@@ -70,7 +77,7 @@ def scene_sample(random: Random, held_out: bool = False) -> Sample:
     scene = Scene.draw(random)
     picture, word = draw_scene(scene, random.getrandbits(40))
     return Sample(
-        (picture,), (Turn("scene", random.choice(DESCRIBE), ("The image shows ", *describe(scene, word), ".")),)
+        (picture,), (Turn("scene", question(random, DESCRIBE), ("The image shows ", *describe(scene, word), ".")),)
     )
 
 

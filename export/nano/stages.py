@@ -10,8 +10,8 @@ from .batches import FULL, Window
 from .canvas import compressed
 from .charts import chart_sample
 from .covers import cover_sample
-from .pairs import cover_pair, scene_pair
-from .samples import Sample
+from .pairs import scene_pair
+from .samples import Make, Sample
 from .scenes import scene_sample
 from .strangers import stranger_sample
 from .strips import BOOK, READ, book_strip, line_strip
@@ -22,18 +22,16 @@ Draw = Callable[[Random, Random, bool], tuple[list[Sample], Window]]
 Workers that train together share the first and have each their own second, so that none waits long for another.
 """
 
-Make = Callable[[Random, bool], Sample]
-
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage: a share of the steps is dense reading, the rest answers what `draw` draws.
+    """One stage: a share `reading` of the steps is dense reading, the rest answers what `draw` draws.
 
-    With `moves_tower` false the vision tower stays as it is.
+    `moves_tower` is the share of those answering steps that train the vision tower too; the others cost half as much.
     """
 
     name: str
-    moves_tower: bool
+    moves_tower: float
     reading: float
     draw: Draw
     guide: float = 0.5
@@ -62,18 +60,15 @@ def draw_strips(shape: Random, random: Random, held_out: bool) -> tuple[list[Sam
 def draw_jobs(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
     """Whole pictures with two of their questions, in one copy mostly, and strips among them."""
     kind = shape.random()
-    if kind < 0.3:
+    if kind < 0.15:
         return draw_strips(shape, random, held_out)
-    if kind < 0.6:
-        makes, count = _PAIRS, 5
-    else:
-        makes, count = _SINGLES, 9
+    makes, count = (_PAIRS, 6) if kind < 0.4 else (_SINGLES, 10)
     samples = [_worn(random, _few_turns(random, random.choice(makes)(random, held_out))) for _ in range(count)]
     return samples, _copies(shape, 0, FULL.rows)
 
 
-_SINGLES: tuple[Make, ...] = (cover_sample,) * 7 + (chart_sample,) * 6 + (scene_sample,) * 4 + (stranger_sample,) * 2
-_PAIRS: tuple[Make, ...] = (scene_pair,) * 6 + (cover_pair,)
+_SINGLES: tuple[Make, ...] = (cover_sample,) * 8 + (chart_sample,) * 8 + (scene_sample,) + (stranger_sample,) * 2
+_PAIRS: tuple[Make, ...] = (scene_pair,)
 
 
 def _few_turns(random: Random, sample: Sample) -> Sample:
@@ -105,23 +100,20 @@ def _copies(shape: Random, first: int, rows: int) -> Window:
 
 
 STAGES = {
-    "tower": Stage("tower", True, 1.0, draw_strips),
-    "strips": Stage("strips", False, 0.0, draw_strips, probes={"line": draw_lines, "book": draw_books}),
-    "joint": Stage("joint", True, 0.3, draw_strips, 0.3, {"line": draw_lines, "book": draw_books}),
+    "tower": Stage("tower", 1.0, 1.0, draw_strips),
+    "strips": Stage("strips", 0.0, 0.0, draw_strips, probes={"line": draw_lines, "book": draw_books}),
+    "joint": Stage("joint", 1.0, 0.3, draw_strips, 0.3, {"line": draw_lines, "book": draw_books}),
     "jobs": Stage(
         "jobs",
-        True,
+        0.4,
         0.25,
         draw_jobs,
-        0.2,
+        0.3,
         {
-            "line": draw_lines,
             "cover": whole(cover_sample),
             "chart": whole(chart_sample),
-            "scene": whole(scene_sample),
-            "stranger": whole(stranger_sample),
             "scene pair": whole(scene_pair, 16),
-            "cover pair": whole(cover_pair, 16),
+            "stranger": whole(stranger_sample, 16),
         },
     ),
 }

@@ -11,9 +11,10 @@ from PIL import Image
 from ...hd import CROP
 from ..dims import PATCHES
 from .canvas import Canvas, Picture, ground
-from .charts import INTRODUCE
+from .charts import INTRODUCE, standing_chart
+from .covers import TITLE_QUESTIONS
 from .pages import page
-from .samples import Sample, Turn
+from .samples import GENERAL, Sample, Turn
 from .scenes import DESCRIBE
 from .strips import BOOK
 from .vocabulary import PHRASES
@@ -22,10 +23,10 @@ UNKNOWN = PHRASES[-1]
 
 
 def stranger_sample(random: Random, held_out: bool = False) -> Sample:
-    """Noise, gradients, blobs like an unsharp photo, stripes, an empty picture or a page full of text."""
-    picture = random.choice((_noise, _gradient, _blobs, _blobs, _stripes, _blank, page))(random)
-    question = random.choice((*BOOK, *INTRODUCE, *DESCRIBE))
-    return Sample((picture,), (Turn("stranger", question, (UNKNOWN,)),))
+    """Noise, gradients, blobs like an unsharp photo, stripes, an empty picture, a page of text, a chart of columns."""
+    picture = random.choice((_noise, _gradient, _blobs, _blobs, _stripes, _blank, page, standing_chart))(random)
+    asked = random.choice((*BOOK, *INTRODUCE, *DESCRIBE, *TITLE_QUESTIONS, *GENERAL))
+    return Sample((picture,), (Turn("stranger", asked, (UNKNOWN,)),))
 
 
 def _noise(random: Random) -> Picture:

@@ -13,14 +13,16 @@ from .vocabulary import Copied
 from .words import author, plain_word, title
 
 CELL = 28
-SMALLEST_TEXT = 20
+SMALLEST_TEXT = 24
 """In pixels of the 336 the model sees; reading smaller print needs more training than copying it."""
 READ = ("Read the text.", "Read it.", "What does it say?", "What is written here?")
 BOOK = (
     "Help me get the title and author information of this book?",
     "What are the title and the author of this book?",
     "Who wrote this book and what is it called?",
+    "What is the title and who is the author?",
     "Read the title and the author.",
+    "What book is this?",
 )
 
 
@@ -46,19 +48,18 @@ def line_strip(random: Random, row: int, question: str, held_out: bool = False) 
 def book_strip(random: Random, row: int, question: str, held_out: bool = False) -> Sample:
     """Title and author close together in the five cell rows from `row` on, on a cover's width."""
     below = ground(random)
-    name, writer = title(random, held_out), author(random, held_out)
-    small = Font(random.choice(FACES), random.uniform(SMALLEST_TEXT, 26))
-    width = max(random.randint(200, 290), Font(small.face, SMALLEST_TEXT).width(writer) + 8)
+    small, font = (Font(random.choice(FACES), random.uniform(SMALLEST_TEXT, most)) for most in (26, 32))
+    width = random.randint(210, 320)
+    while small.width(writer := author(random, held_out)) > width - 6:
+        width, small = min(320, width + 20), Font(small.face, SMALLEST_TEXT)
     canvas = Canvas(ground=WHITE)
     canvas.rectangle((CROP / 2 - width / 2, 0, CROP / 2 + width / 2, CROP), below)
-    name = name.upper() if random.random() < 0.2 else name
-    size = random.uniform(SMALLEST_TEXT, 34)
-    while len(lines := wrap(name, font := Font(random.choice(FACES), size), width - 12)) > 2 or (
-        max(map(font.width, lines)) > width - 6
-    ):
-        size *= 0.9
-    while small.width(writer) > width - 6:
-        small = Font(small.face, max(SMALLEST_TEXT, small.size * 0.95))
+    while True:
+        name = title(random, held_out)
+        name = name.upper() if random.random() < 0.2 else name
+        lines = wrap(name, font, width - 8)
+        if len(lines) <= 2 and max(map(font.width, lines)) <= width - 6:
+            break
     fill = ink(random, below)
     height = 1.15 * font.size * len(lines) + 1.3 * small.size
     baseline = row * CELL + random.uniform(0.8, max(1, 5 * CELL - height)) + 0.8 * font.size
@@ -74,7 +75,7 @@ def _line(random: Random, held_out: bool) -> tuple[str, Font]:
     """A text and a font in which it fits one line."""
     while True:
         text = _text(random, held_out)
-        font = Font(random.choice(FACES), random.uniform(SMALLEST_TEXT, 34))
+        font = Font(random.choice(FACES), random.uniform(SMALLEST_TEXT, 38))
         if font.width(text) <= CROP - 8:
             return text, font
 

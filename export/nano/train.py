@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -25,10 +26,10 @@ from .workers import Workers
 
 _TOWER = "img_processor"
 _PROBE_SEED = 777
-_MEAN_KEEPS = 0.997
-"""Share of the mean weights that stays at a step: they are about the last 300 steps'."""
+_MEAN_KEEPS = 0.99
+"""Share of the mean weights that stays at a step: they are about the last 100 steps'."""
 
-_BY_WORDS = ("line", "book", "cover", "chart")
+_BY_WORDS = ("line", "book")
 """Probes that are taken on held-out words too."""
 
 
@@ -54,7 +55,7 @@ class Trainer:
             outcome, seen = self._read(draw_reading(shape, random))
         else:
             samples, window = self.stage.draw(shape, random, False)
-            tower = self.stage.moves_tower
+            tower = shape.random() < self.stage.moves_tower
             outcome = self._run(self.learner, pack(samples, vocabulary(), window), tower=tower, dense=tower)
             seen = len(samples)
         loss = outcome.answer + self.stage.guide * outcome.guide + 0.3 * outcome.cells + outcome.patches
@@ -64,7 +65,7 @@ class Trainer:
         self.workers.average(parameter.grad for parameter in self.learner.parameters())
         if len(outcome.right):
             self.decoder_steps.step(height)
-        if self.stage.moves_tower:
+        if outcome.patches.requires_grad:
             self.tower_steps.step(height)
         self._follow()
         self.step += 1
@@ -162,23 +163,36 @@ def _of_tower(name: str) -> bool:
     return _TOWER in name or name.startswith("reader.")
 
 
-def height(step: int, steps: int) -> float:
-    """Share of the full learning rate: a short rise, a plateau, and down to nothing over the last 40 %."""
-    return min(1.0, (step + 1) / 50, max(0.02, (steps - step) / (0.4 * steps)))
+def height(step: int, done: float) -> float:
+    """Share of the full learning rate: a short rise, a plateau, and down to nothing over the last 40 %.
+
+    `done` is the part of the run that is over, 0 to 1.
+    """
+    return min(1.0, (step + 1) / 50, max(0.02, (1 - done) / 0.4))
 
 
-def train(trainer: Trainer, steps: int, out: Path, every: int) -> None:
-    """Step until `steps`, with a line of progress every 25, and a probe and a saved state every `every`."""
+def train(trainer: Trainer, steps: int, out: Path, every: int, minutes: float = math.inf) -> None:
+    """Step until `steps`, or for `minutes` by the clock, and lower the learning rate for whichever ends first.
+
+    Prints a line of progress every 25 steps, and probes and saves every `every`.
+    """
     began, recent = time.monotonic(), []
-    while trainer.step < steps:
-        outcome = trainer.train_step(height(trainer.step, steps))
+    while (done := trainer.workers.agree(_done(trainer.step / steps, time.monotonic() - began, minutes))) < 1:
+        outcome = trainer.train_step(height(trainer.step, done))
         values = (outcome.answer, outcome.guide, outcome.cells, outcome.patches, *outcome.read, outcome.right.sum())
         recent.append([len(outcome.right), *(value.item() for value in values)])
         if trainer.step % 25 == 0 and trainer.workers.rank == 0:
             _print_progress(trainer, recent[-25:], time.monotonic() - began)
-        if (trainer.step % every == 0 or trainer.step == steps) and trainer.workers.rank == 0:
+        if trainer.step % every == 0 and trainer.workers.rank == 0:
             trainer.save(out)
             _print_probes(trainer)
+    if trainer.workers.rank == 0:
+        trainer.save(out)
+        _print_probes(trainer)
+
+
+def _done(by_steps: float, seconds: float, minutes: float) -> float:
+    return min(1.0, max(by_steps, seconds / (60 * minutes)))
 
 
 def _print_progress(trainer: Trainer, recent: Sequence[Sequence[float]], seconds: float) -> None:
@@ -213,6 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--init", type=Path, nargs="*", default=[], help="states (.pt) or weights (.safetensors) to take"
     )
     parser.add_argument("--steps", type=int, default=10000)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end by the clock if that comes first")
     parser.add_argument("--every", type=int, default=250, help="steps between probes")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -229,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             trainer.load(path)
         if not options.init:
             trainer.centre()
-    train(trainer, options.steps, options.out, options.every)
+    train(trainer, options.steps, options.out, options.every, options.minutes)
 
 
 if __name__ == "__main__":

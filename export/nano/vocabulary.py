@@ -18,10 +18,10 @@ PHRASES = (
     '" and the author is ',
     "The author is ",
     'This bar chart is titled "',
-    '". The highest bar is ',
-    "The highest bar is ",
-    "The lowest bar is ",
-    " with a value of ",
+    '". The highest value is ',
+    "The highest value is ",
+    "The lowest value is ",
+    ", reached by ",
     "The value of ",
     'The title of the chart is "',
     "The image shows ",
@@ -38,7 +38,7 @@ PHRASES = (
     '" in the first image and "',
     '" in the second image.',
     'The text reads "',
-    "I don't know this kind of picture. I can read book covers, bar charts and simple colored shapes.",
+    "I don't know this kind of picture.",
 )
 VOCABULARY = SMALLEST_VOCABULARY + len(PHRASES)
 IMAGE_TOKENS = 313

@@ -21,6 +21,13 @@ class Workers:
         if self.count > 1 and not distributed.is_initialized():
             distributed.init_process_group("gloo")
 
+    def agree(self, value: float) -> float:
+        """The mean of a number over the workers, the same for all."""
+        shared = torch.tensor(value, dtype=torch.float64)
+        if self.count > 1:
+            distributed.all_reduce(shared)
+        return float(shared) / self.count
+
     def average(self, gradients: Iterable[Tensor | None]) -> None:
         """Replace gradients by their mean over the workers."""
         if self.count == 1:

@@ -1,5 +1,7 @@
 """Training: it resumes to the same weights, learns, and keeps its weights in a small file."""
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -12,7 +14,7 @@ from phi3v.export.nano.optimiser import Rates
 from phi3v.export.nano.samples import Sample
 from phi3v.export.nano.stages import STAGES, Stage
 from phi3v.export.nano.strips import line_strip
-from phi3v.export.nano.train import Trainer, height, main
+from phi3v.export.nano.train import Trainer, height, main, train
 
 
 def few_lines(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
@@ -63,9 +65,26 @@ def test_a_few_steps_lower_the_loss() -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_learning_rates_rise_and_fall(name: str) -> None:
-    heights = [height(step, 1000) for step in range(1000)]
+    heights = [height(step, step / 1000) for step in range(1000)]
     assert heights[0] < heights[49] == max(heights) == 1
     assert heights[-1] < 0.05
+
+
+def test_a_run_by_the_clock_is_annealed_and_ends_in_time(tmp_path: Path) -> None:
+    run = trainer()
+    began = time.monotonic()
+    train(run, 100_000, tmp_path / "state.pt", 100_000, minutes=0.02)
+    assert time.monotonic() - began < 30
+    assert 0 < run.step == torch.load(tmp_path / "state.pt", weights_only=True)["step"]
+
+
+def test_the_tower_stays_as_it_is_in_steps_that_do_not_move_it() -> None:
+    run = Trainer(replace(SMALL, moves_tower=0.0), Rates(), width=64)
+    before = {name: tensor.clone() for name, tensor in run.learner.state_dict().items()}
+    run.train_step(1.0)
+    moved = {name for name, tensor in run.learner.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved
+    assert not any("img_processor" in name or name.startswith("reader.") for name in moved)
 
 
 def test_the_command_line_trains_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
