@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..dims import PATCHES, ClipDims, DecoderDims, ModelDims
+from .bf16 import attend
 from .canvas import CHARACTER_CLASSES, COLOUR_CLASSES, OBJECT_CLASSES, SLOTS
 from .vocabulary import VOCABULARY
 
@@ -166,7 +167,7 @@ class _ClipLayer(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         normed = self.layer_norm1(states)
         queries, keys, values = (_heads(self.self_attn[f"{name}_proj"](normed), self.heads) for name in "qkv")
-        mixed = functional.scaled_dot_product_attention(queries, keys, values)
+        mixed = attend(queries, keys, values)
         states = states + self.self_attn["out_proj"](mixed.transpose(1, 2).flatten(2))
         inner = self.mlp["fc1"](self.layer_norm2(states))
         moved: Tensor = states + self.mlp["fc2"](inner * torch.sigmoid(1.702 * inner))
@@ -189,7 +190,7 @@ class _DecoderLayer(nn.Module):
         queries, keys = rotate(queries, rotation), rotate(keys, rotation)
         if guide is not None:
             guide.watch(queries, keys, mask)
-        mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask[:, None])
+        mixed = attend(queries, keys, values, mask)
         states = states + self.self_attn["o_proj"](mixed.transpose(1, 2).flatten(2))
         gate, up = self.mlp["gate_up_proj"](self.post_attention_layernorm(states)).chunk(2, dim=-1)
         moved: Tensor = states + self.mlp["down_proj"](functional.silu(gate) * up)
@@ -225,7 +226,7 @@ class CellReader(nn.Module):
 
         [..., 4, 7] of the objects and [..., 4, 9] of the colours.
         """
-        characters, places, objects, colours = self.linear(self.norm(cells)).split(_CELL_SIZES, dim=-1)
+        characters, places, objects, colours = self.linear(self.norm(cells.float())).split(_CELL_SIZES, dim=-1)
         return (
             characters.unflatten(-1, (4 * SLOTS, CHARACTER_CLASSES)),
             places.unflatten(-1, (2, CELLS)),

@@ -1,7 +1,7 @@
 """Muon for the hidden matrices, AdamW for the rest: the pair that made dense reading learn several times faster.
 
-Muon (Keller Jordan, 2024) steps along the momentum's nearest orthogonal matrix. Here in float32: CPUs without bf16
-units are slower in bf16.
+Muon (Keller Jordan, 2024) steps along the momentum's nearest orthogonal matrix, found in bfloat16 where
+that is fast.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .bf16 import is_fast
 
 _PARTS = {"qkv_proj.weight": 3, "gate_up_proj.weight": 2}
 """Fused matrices, stepped part by part."""
@@ -81,8 +83,8 @@ def _orthogonal(gradient: Tensor, steps: int = 5) -> Tensor:
     a, b, c = 3.4445, -4.7750, 2.0315
     matrix: Tensor = gradient / (gradient.norm() + 1e-7)
     tall = matrix.shape[0] > matrix.shape[1]
-    matrix = matrix.T if tall else matrix
+    matrix = (matrix.T if tall else matrix).to(torch.bfloat16 if is_fast(matrix.device) else matrix.dtype)
     for _ in range(steps):
         square = matrix @ matrix.T
         matrix = a * matrix + (b * square + c * square @ square) @ matrix
-    return matrix.T if tall else matrix
+    return (matrix.T if tall else matrix).to(gradient.dtype)

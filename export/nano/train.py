@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from .batches import Batch, Outcome, pack, patch_loss, run
+from .bf16 import autocast
 from .checkpoint import read_weights
 from .network import FEATURE_UNIT, Learner, nano_dims, normalise
 from .optimiser import Optimiser, Rates
@@ -80,18 +81,15 @@ class Trainer:
             mean.lerp_(parameter, pull)
 
     def _read(self, reading: Reading) -> tuple[Outcome, int]:
-        features = self.learner.nano.tower(normalise(reading.pixels.to(self.device)), reading.row, reading.column)
-        patches, read = patch_loss(
-            self.learner.reader,
-            features,
-            *(t.to(self.device) for t in (reading.characters, reading.objects, reading.colours)),
-        )
+        labels = (part.to(self.device) for part in (reading.characters, reading.objects, reading.colours))
+        with autocast(self.device):
+            features = self.learner.nano.tower(normalise(reading.pixels.to(self.device)), reading.row, reading.column)
+            patches, read = patch_loss(self.learner.reader, features, *labels)
         nothing = patches.detach() * 0
         return Outcome(nothing, nothing, nothing, patches, read[:0] > 0, read), len(reading.pixels)
 
     def _run(self, learner: Learner, batch: Batch, tower: bool, dense: bool) -> Outcome:
-        bf16 = self.device.type == "cuda"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
+        with autocast(self.device):
             return run(
                 learner,
                 batch.to(self.device),
