@@ -11,6 +11,7 @@ import click
 
 from .answer_options import answer_format_options
 from .interrupts import killable
+from .notices import model_notices
 from .options import device_option, generation_options, model_option, num_crops_option
 from .picture_args import picture_arguments
 from .stats import stats_lines
@@ -102,11 +103,9 @@ def ask(
 
 
 def say_what_answers(engine: Engine | AskEngine, *, by_default: bool) -> None:
-    """On stderr: which model it is when nobody named one, and that random weights mean nothing."""
-    if by_default:
-        click.echo(f"phi3v: answering with {engine.model.name} ({engine.model.path})", err=True)
-    if engine.model.synthetic:
-        click.echo("phi3v: this model has random weights; its answers mean nothing", err=True)
+    """On stderr: which model it is when nobody named one, and how far its answers go."""
+    for line in model_notices(engine.model, named=not by_default):
+        click.echo(line, err=True)
 
 
 def _streams(

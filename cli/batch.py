@@ -13,6 +13,7 @@ import click
 from phi3v.limits import MAX_BATCH_SIZE
 
 from .answer_options import answer_format_options
+from .notices import model_notices
 from .options import device_option, generation_options, model_option, num_crops_option, size
 from .progress import answers_bar
 
@@ -174,9 +175,8 @@ def _to_do(items: list[Item], journal: Journal, retry_failed: bool) -> list[Item
 
 
 def _say_before(folder: ModelDir, out: Path, count: int, left: int) -> None:
-    click.echo(f"phi3v: answering with {folder.name} ({folder.path})", err=True)
-    if folder.synthetic:
-        click.echo("phi3v: this model has random weights; its answers mean nothing", err=True)
+    for line in model_notices(folder, named=False):
+        click.echo(line, err=True)
     if left < count:
         click.echo(f"phi3v: {count - left} of {count} are in {out} already", err=True)
 

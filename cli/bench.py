@@ -56,7 +56,7 @@ def run(
 ) -> None:
     """Measure SUBJECTS on every --case, in turns within one run.
 
-    A subject is ours=MODEL_FOLDER, genai=MODEL_FOLDER (genai's own example loop, 16 crops only), torch-fp32,
+    A subject is ours=MODEL, genai=MODEL (a name or folder; genai's own example loop, 16 crops only), torch-fp32,
     torch-bf16, torch-fp16=CHECKPOINT_FOLDER (the PyTorch reference), or openvino=FOLDER (OpenVINO GenAI, from
     python -m phi3v.bench.openvino_folder). A case is WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS.
 
@@ -204,12 +204,14 @@ def _say(line: str) -> None:
 
 def _spec(text: str, device: str, threads: int | None) -> Any:
     from phi3v.bench.run import SubjectSpec
+    from phi3v.local_models import resolve_model
 
-    name, equals, folder = text.partition("=")
+    name, equals, model = text.partition("=")
     if not equals:
         raise click.UsageError(f"{text!r} is no subject; give SUBJECT=FOLDER or LABEL:SUBJECT=FOLDER")
     label, _, subject = name.rpartition(":")
-    return SubjectSpec(label or subject, subject, Path(folder), device, threads)  # type: ignore[arg-type]
+    folder = Path(model) if subject.startswith(("torch", "openvino")) else resolve_model(model, device)
+    return SubjectSpec(label or subject, subject, folder, device, threads)  # type: ignore[arg-type]
 
 
 def _print_changes(changes: list[Change]) -> None:

@@ -141,9 +141,8 @@ def _default_model() -> Check:
     except Phi3VError as exc:
         named = os.environ.get(MODEL_VARIABLE)  # without one, no model is a state; with one, it is a mistake
         return Check("default model", "fail" if named else "note", str(exc), f"unset {MODEL_VARIABLE}" if named else "")
-    return Check(
-        "default model", "ok", f"{model.name}: {model.path} ({model.precision or 'published build'}, {model.built_for})"
-    )
+    what = f"{model.name}: {model.path} ({model.precision or 'published build'}, {model.built_for})"
+    return Check("default model", "ok", f"{what}; {model.name} {model.about}" if model.about else what)
 
 
 def _telemetry() -> Check:

@@ -21,9 +21,9 @@ _PUBLISHED_KV = {"fp16": 393_216, "fp32": 786_432}
 @click.option("--model", metavar="NAME|FOLDER", help="Count KV memory for this model. Default: for the 4.2 B model.")
 def info(target: str, model: str | None) -> None:
     """Describe a model (a folder or a pulled one's name), or what a picture costs in crops, tokens and KV memory."""
-    from phi3v.local_models import find_local, resolve_model
+    from phi3v.local_models import find_local, is_builtin, resolve_model
 
-    if Path(target).is_dir() or (not Path(target).exists() and find_local(target)):
+    if Path(target).is_dir() or (not Path(target).exists() and (find_local(target) or is_builtin(target))):
         _describe_model(resolve_model(target))
     else:
         _describe_picture(target, model)
@@ -35,6 +35,8 @@ def _describe_model(folder: Path) -> None:
     model = ModelDir.open(folder)
     switch = model.original_context_length
     click.echo(f"{model.path}: {model.precision or 'published build'}, built for {model.built_for}")
+    if model.about:
+        click.echo(f"{model.name} {model.about}")
     if model.synthetic:
         click.echo("random weights: its answers mean nothing")
     for part, size in model.graphs.items():

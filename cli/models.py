@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def models(as_json: bool) -> None:
     """List the published models and the ones on this machine, and say which fit it. Opens no socket."""
     from phi3v.export.catalog import BUILDS
-    from phi3v.local_models import Machine, local_models
+    from phi3v.local_models import BUILTIN_NAME, Machine, local_models
     from phi3v.model_dir import BUILTIN
 
     machine, pulled = Machine.inspect(), local_models()
@@ -30,7 +30,7 @@ def models(as_json: bool) -> None:
     rows += [_known_row(build, machine) for build in BUILDS if build.full_name not in held]
     if BUILTIN.is_dir():
         size = sum(file.stat().st_size for file in BUILTIN.iterdir())
-        rows.append(_row("nano", "built-in", size, True, "here", "", str(BUILTIN)))
+        rows.append(_row(BUILTIN_NAME, "built-in", size, True, "here", "", str(BUILTIN)))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:

@@ -13,7 +13,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 model_option = click.option(
     "--model",
     metavar="NAME|FOLDER",
-    help="Pulled model (name or name:variant) or model folder. "
+    help="Pulled model (name or name:variant), model folder, or nano, the built-in model. "
     "Default: $PHI3V_MODEL, else the best pulled one for this machine, else the built-in one.",
 )
 device_option = click.option(

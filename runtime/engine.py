@@ -277,7 +277,7 @@ def load(
     *,
     processor: Literal["phi3v", "genai"] = "phi3v",
 ) -> Engine:
-    """Load a model: a folder, or a pulled one by its name or `name:variant`.
+    """Load a model: a folder, a pulled one by its name or `name:variant`, or the built-in one, "nano".
 
     Without one: `PHI3V_MODEL`, else the best pulled model that fits this machine, else the built-in one. `device`
     "auto" takes the GPU when the model was built for it and it works. `processor` "genai" drives genai's own

@@ -19,6 +19,7 @@ from .errors import ModelNotFoundError
 from .memory import total_memory
 from .model_dir import BUILTIN, MANIFEST, MODEL_VARIABLE
 
+BUILTIN_NAME = "nano"
 _PREFERENCE = ("cuda-int4", "cuda-fp16", "cpu-int4")
 _DEEPEST = 4
 """Folders between a snapshot and a manifest, at most."""
@@ -92,7 +93,7 @@ def find_local(name: str) -> list[LocalModel]:
 
 
 def resolve_model(model: str | os.PathLike[str] | None = None, device: str = "auto") -> Path:
-    """The folder meant by a folder, a pulled model's name or `name:variant`, or by nothing.
+    """The folder meant by a folder, a pulled model's name or `name:variant`, "nano" (the built-in one), or by nothing.
 
     A folder wins over a model of the same name. Nothing means `PHI3V_MODEL`, else the best pulled model that fits
     this machine and `device`, else the built-in one. Raises ModelNotFoundError.
@@ -103,6 +104,8 @@ def resolve_model(model: str | os.PathLike[str] | None = None, device: str = "au
     if Path(wanted).exists() or not _is_name(str(wanted)):
         return Path(wanted)
     found = find_local(str(wanted))
+    if not found and is_builtin(str(wanted)):
+        return BUILTIN
     if not found:
         held = ", ".join(dict.fromkeys(model.full_name for model in local_models())) or "none"
         raise ModelNotFoundError(
@@ -110,6 +113,11 @@ def resolve_model(model: str | os.PathLike[str] | None = None, device: str = "au
             f"fetch it with `phi3v pull {wanted}`, or give a model folder"
         )
     return _best(found, _fitting(found, device) if len(found) > 1 else found).path
+
+
+def is_builtin(name: str) -> bool:
+    """Whether this is the name of the model that comes with the package."""
+    return name == BUILTIN_NAME and BUILTIN.is_dir()
 
 
 def _default(device: str) -> Path:

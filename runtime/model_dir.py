@@ -31,6 +31,8 @@ MODEL_VARIABLE = "PHI3V_MODEL"
 """The environment variable that names the model when nobody else does."""
 
 BUILTIN = Path(__file__).parent / "builtin" / "nano"
+"""The model that comes with the package."""
+
 _ALWAYS_NEEDED = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
 # Source: onnx.proto, StringStringEntryProto {key = 1; value = 2}: the key, the value's field number, its length.
 _LOCATION = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
@@ -47,7 +49,8 @@ class ModelDir:
 
     `pixel_dtype` is the vision graph's input type, None where it takes neither float32 nor float16.
     `original_context_length` is the length up to which LongRoPE's short factors apply, None for a model without the
-    switch. `shared_kv_buffer`: the decoder adds to its KV cache in place.
+    switch. `shared_kv_buffer`: the decoder adds to its KV cache in place. `about` says what
+    the model is good for, where that is less than Phi-3-vision's all.
     """
 
     path: Path
@@ -69,6 +72,7 @@ class ModelDir:
     hidden_size: int = 0
     """Width of the decoder."""
     shared_kv_buffer: bool = False
+    about: str | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ModelDir:
@@ -159,6 +163,7 @@ def _limits(model: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
         "pad_token_id": int(model.get("pad_token_id", 0)),
         "hidden_size": int(decoder.get("hidden_size", 0)),
         "pulled_as": f"{manifest['name']}:{manifest['variant']}" if "variant" in manifest else None,
+        "about": manifest.get("about"),
     }
 
 
@@ -168,6 +173,7 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
         "device": (manifest.get("device") in (None, *_DEVICES), "cpu, cuda"),
         "pixel_dtype": (manifest.get("pixel_dtype") in _PIXEL_DTYPES, "float16, float32"),
         "files": (isinstance(manifest.get("files", {}), dict), "an object of names and sizes"),
+        "about": (isinstance(manifest.get("about"), str | None), "a text"),
     }
     for key in ("kv_bytes_per_token", "original_context_length"):
         rules[key] = (isinstance(manifest.get(key) or 0, int), "an integer")

@@ -100,6 +100,17 @@ def test_a_model_too_big_for_the_machine_gives_way_to_the_built_in_one(
     assert local.resolve_model() == tmp_path / "nano"
 
 
+def test_the_built_in_model_has_a_name(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelNotFoundError):
+        local.resolve_model("nano")
+    (tmp_path / "builtin").mkdir()
+    monkeypatch.setattr(local, "BUILTIN", tmp_path / "builtin")
+    assert local.resolve_model("nano") == tmp_path / "builtin"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nano").mkdir()
+    assert local.resolve_model("nano") == Path("nano")  # a folder of that name comes first
+
+
 def test_the_newest_commit_of_a_variant_is_the_one(cache: Path) -> None:
     new, old = (pulled(cache, "phi-3-vision", "cpu-int4", commit=c * 40, at=at) for c, at in (("a", 2.0), ("b", 1.0)))
     assert local.resolve_model("phi-3-vision") == new
