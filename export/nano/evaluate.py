@@ -1,4 +1,4 @@
-"""How often a model folder's answers are right: `python -m phi3v.export.nano.evaluate FOLDER`.
+"""How often a model folder's answers are right: `python -m phi3v.export.nano.evaluate FOLDER [--json FILE]`.
 
 Held-out pictures, drawn from seeds that training never uses, go through the public API at their own size.
 """
@@ -6,8 +6,9 @@ Held-out pictures, drawn from seeds that training never uses, go through the pub
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 from random import Random
@@ -17,56 +18,96 @@ import phi3v
 from .charts import chart_sample
 from .covers import cover_sample
 from .pairs import cover_pair, scene_pair
-from .samples import Turn
+from .samples import Make, Turn
 from .scenes import scene_sample
-from .stages import Make
 from .strangers import stranger_sample
 
 JOBS: dict[str, Make] = {
     "cover": cover_sample,
     "chart": chart_sample,
-    "scene": scene_sample,
     "scene pair": scene_pair,
-    "cover pair": cover_pair,
+    "scene": scene_sample,
     "stranger": stranger_sample,
+    "cover pair": cover_pair,
 }
+WORDS = ("known", "held out")
+"""Words of the training's lists, and words never trained on."""
+
+_BY_WORDS = ("cover", "chart", "cover pair")
 
 
 @dataclass(slots=True)
 class Score:
-    """Answers of one job."""
+    """Answers of one job: how many were right to the letter, how many in their last sentence.
 
+    `likeness` is the sum over the answers of the share of characters that are as they should be.
+    """
+
+    job: str
+    words: str
     asked: int = 0
     right: int = 0
     ends_right: int = 0
-    characters: float = 0.0
-    wrong: list[tuple[str, str]] = field(default_factory=list)
+    likeness: float = 0.0
 
-    def add(self, turn: Turn, answer: str) -> None:
-        """Count one answer."""
+    def add(self, turn: Turn, answer: str) -> bool:
+        """Count one answer; whether it was right."""
         self.asked += 1
         self.right += answer == turn.text
         self.ends_right += answer.rpartition(". ")[2] == turn.text.rpartition(". ")[2]
-        self.characters += SequenceMatcher(None, turn.text, answer, autojunk=False).ratio()
-        if answer != turn.text:
-            self.wrong.append((turn.text, answer))
+        self.likeness += SequenceMatcher(None, turn.text, answer, autojunk=False).ratio()
+        return answer == turn.text
+
+    @property
+    def characters(self) -> float:
+        """Share of the characters that are right."""
+        return self.likeness / self.asked
 
     def __str__(self) -> str:
         return (
-            f"{self.right / self.asked:.3f} exactly right, {self.ends_right / self.asked:.3f} last sentence right, "
-            f"{self.characters / self.asked:.4f} of the characters, {self.asked} answers"
+            f"{self.job}, {self.words} words: {self.right} of {self.asked} exactly right, "
+            f"{self.ends_right} in the last sentence, {self.characters:.4f} of the characters"
         )
 
 
-def evaluate(engine: phi3v.Engine, make: Make, count: int, held_out: bool = False, seed: int = 0) -> Score:
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """An answer that was not right."""
+
+    wanted: str
+    given: str
+
+
+def evaluate(
+    engine: phi3v.Engine, job: str, count: int, words: str = WORDS[0], seed: int = 0, num_crops: int | None = None
+) -> tuple[Score, list[Wrong]]:
     """Ask the first question (the reference document's job) about `count` samples."""
-    score = Score()
+    score, wrong = Score(job, words), []
     for number in range(count):
-        sample = make(Random(f"evaluation {seed} {number}"), held_out)
+        sample = JOBS[job](Random(f"evaluation {seed} {number}"), words != WORDS[0])
         turn = sample.turns[0]
         images = [picture.original for picture in sample.pictures]
-        score.add(turn, engine.generate(turn.question, images, max_new_tokens=160).text)
-    return score
+        answer = engine.generate(turn.question, images, max_new_tokens=160, num_crops=num_crops).text
+        if not score.add(turn, answer):
+            wrong.append(Wrong(turn.text, answer))
+    return score, wrong
+
+
+def rows(jobs: Sequence[str] = tuple(JOBS)) -> Iterator[tuple[str, str]]:
+    """What is scored, job by job: known words, and held-out ones where there is something to read."""
+    for job in jobs:
+        for words in WORDS if job in _BY_WORDS else WORDS[:1]:
+            yield job, words
+
+
+def write_scores(scores: Sequence[Score], file: Path) -> None:
+    """Keep scores; `read_scores` reads them again."""
+    file.write_text(json.dumps([asdict(score) for score in scores], indent=1) + "\n", encoding="utf-8")
+
+
+def read_scores(file: Path) -> list[Score]:
+    """Scores that were kept."""
+    return [Score(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,15 +116,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS))
+    parser.add_argument("--num-crops", type=int)
     parser.add_argument("--show", type=int, default=3, help="wrong answers to print a job")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the scores")
     options = parser.parse_args(arguments)
+    scores = []
     with phi3v.load(options.folder) as engine:
-        for job in options.jobs:
-            for held_out in (False, True) if job in ("cover", "chart", "cover pair") else (False,):
-                score = evaluate(engine, JOBS[job], options.count, held_out)
-                print(f"{job}, {'held-out' if held_out else 'known'} words: {score}", flush=True)
-                for wanted, given in score.wrong[: options.show]:
-                    print(f"  wanted {wanted!r}\n  given  {given!r}", flush=True)
+        for job, words in rows(options.jobs):
+            score, wrong = evaluate(engine, job, options.count, words, num_crops=options.num_crops)
+            scores.append(score)
+            print(score, flush=True)
+            for case in wrong[: options.show]:
+                print(f"  wanted {case.wanted!r}\n  given  {case.given!r}", flush=True)
+    if options.json:
+        write_scores(scores, options.json)
 
 
 if __name__ == "__main__":

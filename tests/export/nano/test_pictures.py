@@ -1,5 +1,6 @@
 """The renderer: a seed is a picture, labels say what is drawn, pixels are what the runtime will see."""
 
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -7,15 +8,16 @@ import pytest
 
 from phi3v import hd
 from phi3v.export.nano.canvas import Picture
-from phi3v.export.nano.charts import INTRODUCE, chart_sample
+from phi3v.export.nano.charts import INTRODUCE, chart_data, chart_sample
 from phi3v.export.nano.covers import cover_sample, draw_cover
 from phi3v.export.nano.evaluate import JOBS
+from phi3v.export.nano.examples import EXAMPLES, draw
 from phi3v.export.nano.pages import page
 from phi3v.export.nano.pairs import COMPARE
 from phi3v.export.nano.reading import draw_reading
-from phi3v.export.nano.stages import Make
+from phi3v.export.nano.samples import Make
 from phi3v.export.nano.strips import BOOK, line_strip
-from phi3v.export.nano.vocabulary import Copied
+from phi3v.export.nano.vocabulary import Copied, vocabulary
 from phi3v.export.nano.words import words
 
 
@@ -74,6 +76,24 @@ def test_a_cover_of_the_reference_document_is_answered_to_the_letter() -> None:
     assert "Help me get the title and author information of this book?" in BOOK
     assert "Could you please introduce this stock to me?" in INTRODUCE
     assert "What is difference in this two images?" in COMPARE
+
+
+def test_the_highest_bar_of_a_chart_is_clearly_the_longest() -> None:
+    for seed in range(50):
+        data = chart_data(Random(seed))
+        second, first = sorted(map(float, data.values))[-2:]
+        assert second <= 0.88 * first
+        assert float(data.values[data.highest]) == first
+        assert len(set(data.labels)) == len(data.labels) == len(data.values)
+
+
+def test_the_examples_are_drawn_and_answered_from_nanos_world(tmp_path: Path) -> None:
+    draw(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {name for example in EXAMPLES for name in example.files}
+    assert all(file.stat().st_size < 50_000 for file in tmp_path.iterdir())
+    for example in EXAMPLES:
+        ids = vocabulary().answer([example.answer]).ids
+        assert vocabulary().text(ids[:-1]) == example.answer
 
 
 def test_held_out_words_are_in_no_other_list() -> None:

@@ -1,0 +1,101 @@
+"""nano's model card and the line it is introduced with: both say what was measured, and nothing else is advertised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .evaluate import WORDS, Score
+
+_TEMPLATE = Path(__file__).parent / "card.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What a job must reach to be advertised: `share` of the answers right, in whole or in the last sentence."""
+
+    what: str
+    share: float
+    whole: bool = True
+
+    def right(self, score: Score) -> int:
+        """The answers that count."""
+        return score.right if self.whole else score.ends_right
+
+
+BARS = {
+    "cover": Bar("the title and the author of a plain book cover", 0.90),
+    "chart": Bar("the title, the highest bar and its value of a chart of lying bars", 0.85),
+    "scene pair": Bar("what differs between two pictures of simple shapes", 0.90, whole=False),
+}
+
+
+def main_scores(scores: Sequence[Score]) -> dict[str, Score]:
+    """The scores the bars are held against, by job."""
+    return {score.job: score for score in scores if score.job in BARS and score.words == WORDS[0]}
+
+
+def working(scores: Sequence[Score]) -> list[str]:
+    """The jobs that reach their bars."""
+    return [
+        job for job, score in main_scores(scores).items() if BARS[job].right(score) >= BARS[job].share * score.asked
+    ]
+
+
+def about(scores: Sequence[Score]) -> str:
+    """How the model introduces itself; follows its name."""
+    found, works = main_scores(scores), working(scores)
+    said = "; ".join(told(found[job]) for job in works or found)
+    start = "is a demonstration model of 3 million parameters"
+    if works:
+        return f"{start} and tells {said}; of other pictures its answers mean little"
+    return f"{start}, not reliable in any job yet: {said}"
+
+
+def card(scores: Sequence[Score], megabytes: float) -> str:
+    """The model card, out of its template."""
+    works = working(scores)
+    missing = [job for job in BARS if job not in works]
+    parts = {
+        "works": _listed([told(main_scores(scores)[job]) for job in works]) or "No job has reached its bar yet.",
+        "missing": _listed([_missed(main_scores(scores)[job]) for job in missing]) or "None.",
+        "scores": table(scores),
+        "megabytes": f"{megabytes:.1f}",
+    }
+    text = _TEMPLATE.read_text(encoding="utf-8")
+    for name, part in parts.items():
+        text = text.replace(f"{{{name}}}", part)
+    return text
+
+
+def table(scores: Sequence[Score]) -> str:
+    """Every score, in Markdown."""
+    lines = [
+        "| job | words | exactly right | last sentence right | characters right |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {s.job} | {s.words} | {s.right} of {s.asked} ({_percent(s.right, s.asked)}) | "
+        f"{_percent(s.ends_right, s.asked)} | {100 * s.characters:.1f} % |"
+        for s in scores
+    ]
+    return "\n".join(lines)
+
+
+def told(score: Score) -> str:
+    """What a job is, and how often it is done right."""
+    bar = BARS[score.job]
+    return f"{bar.what} ({_percent(bar.right(score), score.asked)} right)"
+
+
+def _missed(score: Score) -> str:
+    return f"{told(score)}; the bar is {100 * BARS[score.job].share:.0f} %"
+
+
+def _listed(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %"

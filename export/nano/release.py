@@ -1,0 +1,74 @@
+"""Ship nano: `python -m phi3v.export.nano.release STATE` builds the package's model folder, scores it, describes it.
+
+The tests then hold the card and the examples to what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import phi3v
+
+from ...model_dir import BUILTIN
+from ..manifest import read_manifest, write_manifest
+from ..precision import PRECISIONS
+from .build import build
+from .card import BARS, about, card
+from .evaluate import WORDS, Score, evaluate, rows, write_scores
+
+CARD, SCORES = "README.md", "scores.json"
+PRECISION = "fp16"
+"""What is shipped: half the bytes of fp32 with its answers (bench/README.md has the comparison)."""
+
+
+def release(
+    state: Path, folder: Path = BUILTIN, *, precision: str = PRECISION, count: int = 500, workers: int = 2
+) -> list[Score]:
+    """Build, score (`count` pictures where there is a bar, a fifth of it elsewhere) and describe the built-in model."""
+    folder.parent.mkdir(exist_ok=True)
+    build(state, folder, precision, overwrite=True)
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        tasks = [pool.submit(_score, folder, job, words, _pictures(job, words, count)) for job, words in rows()]
+        scores = []
+        for task in tasks:
+            scores.append(task.result())
+            print(scores[-1], flush=True)
+    describe(folder, scores)
+    return scores
+
+
+def _pictures(job: str, words: str, count: int) -> int:
+    return count if job == "cover" or (job in BARS and words == WORDS[0]) else -(-count // 5)
+
+
+def _score(folder: Path, job: str, words: str, count: int) -> Score:
+    with phi3v.load(folder) as engine:
+        return evaluate(engine, job, count, words)[0]
+
+
+def describe(folder: Path, scores: Sequence[Score]) -> None:
+    """Write the scores, and what follows from them: the card and the line the model is introduced with."""
+    write_scores(scores, folder / SCORES)
+    manifest = read_manifest(folder) | {"about": about(scores)}
+    write_manifest(folder, manifest)
+    (folder / CARD).write_text(card(scores, sum(manifest["files"].values()) / 1e6), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m phi3v.export.nano.release", description=__doc__)
+    parser.add_argument("state", type=Path, help="what training saved (.pt), or its weights (.safetensors)")
+    parser.add_argument("--folder", type=Path, default=BUILTIN)
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISION)
+    parser.add_argument("--count", type=int, default=500, help="pictures a job that has a bar")
+    parser.add_argument("--workers", type=int, default=2, help="processes that score")
+    options = parser.parse_args(arguments)
+    release(options.state, options.folder, precision=options.precision, count=options.count, workers=options.workers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The model that comes with the package: what it is advertised for, it does, with nothing else at hand."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import phi3v
+from phi3v.export.manifest import verify
+from phi3v.export.nano.card import BARS, about, card, main_scores, told, working
+from phi3v.export.nano.evaluate import read_scores, rows
+from phi3v.export.nano.examples import EXAMPLES, Example
+from phi3v.export.nano.release import CARD, SCORES
+from phi3v.model_dir import BUILTIN, ModelDir
+
+if not (BUILTIN / SCORES).is_file():
+    pytest.skip("no model is built in: run `python -m phi3v.export.nano.release STATE`", allow_module_level=True)
+
+ROOT = Path(__file__).parents[2]
+SCORED = read_scores(BUILTIN / SCORES)
+README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+SHOWN = [example for example in EXAMPLES if example.answer in README]
+WORKING = [example for example in EXAMPLES if example.job in working(SCORED)]
+COMMAND = [sys.executable, "-P", "-c", "from phi3v.cli.main import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[phi3v.Engine]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
+        patch.delenv("PHI3V_MODEL", raising=False)
+        with phi3v.load() as engine:
+            yield engine
+
+
+def pictures(example: Example) -> list[str]:
+    return [str(ROOT / "examples" / name) for name in example.files]
+
+
+def run(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if name != "PHI3V_MODEL"} | {"HF_HOME": str(home)}
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, env=env, timeout=60)
+
+
+def test_without_a_model_the_built_in_one_is_loaded(engine: phi3v.Engine) -> None:
+    assert (engine.model.path, engine.model.name, engine.model.num_crops) == (BUILTIN, "nano", 1)
+    assert not engine.model.synthetic
+
+
+@pytest.mark.parametrize(
+    "example",
+    WORKING + [e for e in SHOWN if e not in WORKING],
+    ids=lambda example: f"{example.job}: {example.question}",
+)
+def test_examples_are_answered_to_the_letter(engine: phi3v.Engine, example: Example) -> None:
+    assert engine.generate(example.question, pictures(example)).text == example.answer
+
+
+def test_the_command_line_says_which_model_answers_and_how_far_it_goes(tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = run("ask", "What is the title?", str(ROOT / "examples" / "cover.png"), home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 30  # 3 s on a quiet machine; a busy one must not fail the suite
+    assert "nano" in done.stderr
+    assert "built-in" in done.stderr
+    assert about(SCORED) in done.stderr
+    if "cover" in working(SCORED):
+        assert done.stdout == 'The title of the book is "ALONE".\n'
+
+
+def test_its_name_loads_it(tmp_path: Path) -> None:
+    done = run("ask", "What is the title?", str(ROOT / "examples" / "cover.png"), "--model", "nano", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert about(SCORED) in done.stderr
+
+
+@pytest.mark.parametrize("command", [("info", "nano"), ("doctor",), ("models",)], ids=lambda command: command[0])
+def test_commands_know_it(command: tuple[str, ...], tmp_path: Path) -> None:
+    done = run(*command, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert str(BUILTIN) in done.stdout.replace("\n", "").replace(" ", "")
+
+
+def test_the_folder_is_whole_and_small_enough_to_ship() -> None:
+    assert verify(BUILTIN) == {}
+    assert sum(file.stat().st_size for file in BUILTIN.iterdir()) < 25e6
+
+
+def test_the_card_and_the_introduction_say_what_was_measured() -> None:
+    size = sum(file.stat().st_size for file in BUILTIN.iterdir() if file.name not in (CARD, SCORES, "phi3v.json"))
+    assert (BUILTIN / CARD).read_text(encoding="utf-8") == card(SCORED, size / 1e6)
+    assert ModelDir.open(BUILTIN).about == about(SCORED)
+    assert [(score.job, score.words) for score in SCORED] == list(rows())
+    assert all(score.asked >= 500 for score in main_scores(SCORED).values())
+
+
+def test_jobs_below_their_bar_are_not_advertised() -> None:
+    for name in BARS:
+        told = BARS[name].what in about(SCORED)
+        assert told == (name in working(SCORED) or not working(SCORED)), name
+
+
+def test_the_readme_tells_every_number_and_shows_what_works() -> None:
+    for score in main_scores(SCORED).values():
+        assert told(score) in README
+    assert {example.job for example in SHOWN} >= set(working(SCORED))
