@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +20,14 @@ from ..dims import PATCHES
 from .canvas import PATCH, label_grid
 from .network import CELLS, CellReader, Guides, Learner, Nano, Reader, normalise
 from .samples import Sample
-from .vocabulary import IMAGE_TOKENS, Vocabulary
+from .vocabulary import IMAGE_TOKENS, VERDICT_IDS, VOCABULARY, Vocabulary
 
 _ROW = CELLS + 1
 _GLOBAL = CELLS * _ROW + 1
 _NONE = -1
 _IGNORED = -100
+_VERDICT_WEIGHT = 15.0
+"""The verdict on a pair is one token in fifty: at weight 1, everything before it was right and it hardly learned."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -206,13 +209,21 @@ def run(learner: Learner, batch: Batch, *, tower: bool, guided: bool, dense: boo
     logits = nano.lm_head(hidden[asked]).float()
     wanted = batch.targets[asked]
     return Outcome(
-        answer=functional.cross_entropy(logits, wanted),
+        answer=functional.cross_entropy(logits, wanted, _token_weights(logits.device)),
         guide=guides.loss if guides else cells.new_zeros(()),
         cells=_cell_loss(learner.cell_reader, cells, batch),
         patches=patches,
         right=logits.argmax(-1) == wanted,
         read=read,
     )
+
+
+@cache
+def _token_weights(device: torch.device) -> Tensor:
+    """What naming the difference counts, beside 1 for every other token."""
+    weights = torch.ones(VOCABULARY, device=device)
+    weights[list(VERDICT_IDS)] = _VERDICT_WEIGHT
+    return weights
 
 
 def embed(nano: Nano, cells: Tensor, batch: Batch) -> Tensor:

@@ -59,7 +59,7 @@ def cover_sample(random: Random, held_out: bool = False) -> Sample:
     cover = draw_cover(random, *cover_texts(random, held_out), style=random.getrandbits(40))
     turns = [
         Turn("book", question(random, BOOK), book_answer(cover.title, cover.author)),
-        Turn("book title", random.choice(TITLE_QUESTIONS), ('The title of the book is "', cover.title, '".')),
+        Turn("book title", random.choice(TITLE_QUESTIONS), ('The title is "', cover.title, '".')),
         Turn("book author", random.choice(AUTHOR_QUESTIONS), ("The author is ", cover.author, ".")),
     ]
     return Sample((cover.picture,), turns)

@@ -30,7 +30,7 @@ EXAMPLES = (
         ("cover.png",),
         'The title of the book is "ALONE" and the author is Morgan Maxwell.',
     ),
-    Example("cover", "What is the title?", ("cover.png",), 'The title of the book is "ALONE".'),
+    Example("cover", "What is the title?", ("cover.png",), 'The title is "ALONE".'),
     Example("cover", "Who is the author?", ("cover.png",), "The author is Morgan Maxwell."),
     Example(
         "chart",

@@ -13,6 +13,14 @@ from ...tokenizer import Tokenizer
 from ..tokenizer import SMALLEST_VOCABULARY, write_tokenizer
 from .canvas import Place
 
+VERDICTS = (
+    ". The number of shapes is different.",
+    ". The shape is different.",
+    ". The color is different.",
+    ". The word is different.",
+    ". There is no difference.",
+)
+"""The phrases that name what differs."""
 PHRASES = (
     'The title of the book is "',
     '" and the author is ',
@@ -28,19 +36,17 @@ PHRASES = (
     ' and the word "',
     "The first image shows ",
     ". The second image shows ",
-    ". The number of shapes is different.",
-    ". The shape is different.",
-    ". The color is different.",
-    ". The word is different.",
-    ". There is no difference.",
+    *VERDICTS,
     'The title is different: "',
     'The author is different: "',
     '" in the first image and "',
     '" in the second image.',
     'The text reads "',
     "I don't know this kind of picture.",
+    'The title is "',
 )
 VOCABULARY = SMALLEST_VOCABULARY + len(PHRASES)
+VERDICT_IDS = tuple(SMALLEST_VOCABULARY + PHRASES.index(phrase) for phrase in VERDICTS)
 IMAGE_TOKENS = 313
 """Slots a picture takes at one crop."""
 

@@ -69,7 +69,7 @@ def test_the_command_line_says_which_model_answers_and_how_far_it_goes(tmp_path:
     assert "built-in" in done.stderr
     assert about(SCORED) in done.stderr
     if "cover" in working(SCORED):
-        assert done.stdout == 'The title of the book is "ALONE".\n'
+        assert done.stdout == 'The title is "ALONE".\n'
 
 
 def test_its_name_loads_it(tmp_path: Path) -> None:
