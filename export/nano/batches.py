@@ -26,8 +26,8 @@ _ROW = CELLS + 1
 _GLOBAL = CELLS * _ROW + 1
 _NONE = -1
 _IGNORED = -100
-_VERDICT_WEIGHT = 15.0
-"""The verdict on a pair is one token in fifty: at weight 1, everything before it was right and it hardly learned."""
+_VERDICT_WEIGHT = 5.0
+"""The verdict on a pair is one token of many, and the last to be learned."""
 
 Ints = npt.NDArray[np.int64]
 

@@ -31,9 +31,9 @@ def scene_pair(random: Random, held_out: bool = False) -> Sample:
     second, second_word = draw_scene(other, style if random.random() < 0.5 else random.getrandbits(40), 1)
     end = {"number": ". The number of shapes is different.", "none": ". There is no difference."}
     answer = (
-        "The first image shows ",
+        "The first image shows",
         *describe(scene, first_word),
-        ". The second image shows ",
+        ". The second image shows",
         *describe(other, second_word),
         end.get(kind, f". The {kind} is different."),
     )

@@ -11,10 +11,9 @@ from .canvas import COLOURS, SHAPES, Canvas, Picture, Point, any_size, ink, lumi
 from .fonts import FACES, Font
 from .samples import Sample, Turn, question
 from .strips import SMALLEST_TEXT
-from .vocabulary import Copied
+from .vocabulary import NUMBERS, Copied
 from .words import words
 
-NUMBERS = ("zero", "one", "two", "three", "four")
 DESCRIBE = ("What is in this image?", "Describe this image.", "What do you see?", "What shapes are there?")
 _SPOTS = {
     1: ((0, 0),),
@@ -41,14 +40,15 @@ class Scene:
         return cls(random.randint(1, 4), random.choice(SHAPES), random.choice(tuple(COLOURS)), word)
 
     @property
-    def description(self) -> str:
-        """E.g. "three red circles"."""
-        return f"{NUMBERS[self.count]} {self.colour} {self.shape}{'s' if self.count > 1 else ''}"
+    def description(self) -> tuple[str, ...]:
+        """E.g. " three red circles", a token for each thing that may differ."""
+        plural = ("s",) if self.count > 1 else ()
+        return (f" {NUMBERS[self.count - 1]}", f" {self.colour}", f" {self.shape}", *plural)
 
 
 def describe(scene: Scene, word: Copied | None) -> tuple[str | Copied, ...]:
     """The description, and the word if there is one."""
-    return (scene.description,) if word is None else (scene.description, ' and the word "', word, '"')
+    return scene.description if word is None else (*scene.description, ' and the word "', word, '"')
 
 
 def draw_scene(scene: Scene, style: int, number: int = 0) -> tuple[Picture, Copied | None]:
@@ -77,7 +77,7 @@ def scene_sample(random: Random, held_out: bool = False) -> Sample:
     scene = Scene.draw(random)
     picture, word = draw_scene(scene, random.getrandbits(40))
     return Sample(
-        (picture,), (Turn("scene", question(random, DESCRIBE), ("The image shows ", *describe(scene, word), ".")),)
+        (picture,), (Turn("scene", question(random, DESCRIBE), ("The image shows", *describe(scene, word), ".")),)
     )
 
 

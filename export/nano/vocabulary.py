@@ -11,8 +11,9 @@ from tempfile import TemporaryDirectory
 from ...prompt import PromptLayout
 from ...tokenizer import Tokenizer
 from ..tokenizer import SMALLEST_VOCABULARY, write_tokenizer
-from .canvas import Place
+from .canvas import COLOURS, SHAPES, Place
 
+NUMBERS = ("one", "two", "three", "four")
 VERDICTS = (
     ". The number of shapes is different.",
     ". The shape is different.",
@@ -32,10 +33,10 @@ PHRASES = (
     ", reached by ",
     "The value of ",
     'The title of the chart is "',
-    "The image shows ",
+    "The image shows",
     ' and the word "',
-    "The first image shows ",
-    ". The second image shows ",
+    "The first image shows",
+    ". The second image shows",
     *VERDICTS,
     'The title is different: "',
     'The author is different: "',
@@ -44,6 +45,7 @@ PHRASES = (
     'The text reads "',
     "I don't know this kind of picture.",
     'The title is "',
+    *(f" {word}" for word in (*NUMBERS, *COLOURS, *SHAPES)),
 )
 VOCABULARY = SMALLEST_VOCABULARY + len(PHRASES)
 VERDICT_IDS = tuple(SMALLEST_VOCABULARY + PHRASES.index(phrase) for phrase in VERDICTS)

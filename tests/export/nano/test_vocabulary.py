@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from phi3v.export.nano.evaluate import JOBS
+from phi3v.export.nano.scenes import Scene
 from phi3v.export.nano.strips import book_answer
 from phi3v.export.nano.vocabulary import (
     IMAGE_TOKENS,
@@ -48,3 +49,9 @@ def test_any_text_survives_the_tokenizer(tmp_path: Path) -> None:
     read = Vocabulary.read(tmp_path)
     for text in ("Wer schrieb dieses Buch?", "naïve 東京", "The title is"):
         assert read.text(read.tokenizer.encode_text(text)) == text
+
+
+def test_each_thing_that_may_differ_in_a_scene_is_one_token() -> None:
+    answer = vocabulary().answer(("The image shows", *Scene(3, "circle", "red").description))
+    assert len(answer.ids) == len(("The image shows", " three", " red", " circle", "s", "<|end|>"))
+    assert vocabulary().text(answer.ids[:-1]) == "The image shows three red circles"
