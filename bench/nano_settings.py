@@ -56,7 +56,7 @@ def table(scores: dict[str, Sequence[Score]], folders: dict[str, Path]) -> str:
     lines.append("|---" * (2 + 2 * len(jobs)) + "|")
     for name, found in scores.items():
         size = "" if name == REFERENCE else f"{sum(f.stat().st_size for f in folders[name].iterdir()) / 1e6:.1f}"
-        cells = [f"{BARS[s.job].right(s)} of {s.asked} | {100 * s.characters:.2f} %" for s in found]
+        cells = [f"{BARS[s.job].right(s)} of {s.asked} | {100 * s.read / max(1, s.characters):.2f} %" for s in found]
         lines.append(f"| {name} | {size} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -73,6 +73,8 @@ def main(
 ) -> None:
     """Build nano from STATE in every setting below OUT, and print what each answers right."""
     out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        raise click.UsageError(f"{out} is not empty, and may hold models of another state; give a new folder")
     checkpoint = write_checkpoint(read_nano(state, nano_dims()), out / "nano")
     folders = {REFERENCE: checkpoint} | build(checkpoint, out)
     scores: dict[str, Sequence[Score]] = {}

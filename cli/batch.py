@@ -95,7 +95,7 @@ def batch(
         )
     with locked(out), closing(Journal(journal_path, _run(folder, asked, **options))) as journal:
         todo = _to_do(items, journal, retry_failed)
-        _say_before(folder, out, len(items), len(todo))
+        _say_before(folder, model, out, len(items), len(todo))
         try:
             if todo:
                 limits = Limits(batch_size, max_memory, workers)
@@ -174,8 +174,8 @@ def _to_do(items: list[Item], journal: Journal, retry_failed: bool) -> list[Item
     return [item for item in items if item.id not in journal.done]
 
 
-def _say_before(folder: ModelDir, out: Path, count: int, left: int) -> None:
-    for line in model_notices(folder, named=False):
+def _say_before(folder: ModelDir, model: str | None, out: Path, count: int, left: int) -> None:
+    for line in model_notices(folder, named=model is not None):
         click.echo(line, err=True)
     if left < count:
         click.echo(f"phi3v: {count - left} of {count} are in {out} already", err=True)

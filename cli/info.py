@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .notices import model_notices
 from .picture_args import picture_arguments
 
 if TYPE_CHECKING:
@@ -35,10 +36,8 @@ def _describe_model(folder: Path) -> None:
     model = ModelDir.open(folder)
     switch = model.original_context_length
     click.echo(f"{model.path}: {model.precision or 'published build'}, built for {model.built_for}")
-    if model.about:
-        click.echo(f"{model.name} {model.about}")
-    if model.synthetic:
-        click.echo("random weights: its answers mean nothing")
+    for line in model_notices(model, named=True):
+        click.echo(line)
     for part, size in model.graphs.items():
         click.echo(f"{part:10} {size / 1e6:10.1f} MB")
     click.echo(f"context    {model.context_length} tokens" + (f", LongRoPE switch at {switch}" if switch else ""))

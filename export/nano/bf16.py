@@ -9,9 +9,14 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def _cpu_has_bf16() -> bool:
+    """PyTorch knows, but does not promise to go on telling."""
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+
+
 def is_fast(device: torch.device) -> bool:
     """Whether matrix products are to be computed in bfloat16 there."""
-    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return device.type == "cuda" or _cpu_has_bf16()
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -47,7 +47,7 @@ def about(scores: Sequence[Score]) -> str:
     """How the model introduces itself; follows its name."""
     found, works = main_scores(scores), working(scores)
     said = "; ".join(told(found[job]) for job in works or found)
-    start = "is a demonstration model of 3 million parameters"
+    start = "is a demonstration model of 3 million parameters for plain drawn pictures like those in examples/"
     if works:
         return f"{start} and tells {said}; of other pictures its answers mean little"
     return f"{start}, not reliable in any job yet: {said}"
@@ -72,12 +72,12 @@ def card(scores: Sequence[Score], megabytes: float) -> str:
 def table(scores: Sequence[Score]) -> str:
     """Every score, in Markdown."""
     lines = [
-        "| job | words | exactly right | last sentence right | characters right |",
+        "| job | words | exactly right | last sentence right | characters read |",
         "|---|---|---|---|---|",
     ]
     lines += [
         f"| {s.job} | {s.words} | {s.right} of {s.asked} ({_percent(s.right, s.asked)}) | "
-        f"{_percent(s.ends_right, s.asked)} | {100 * s.characters:.1f} % |"
+        f"{_percent(s.ends_right, s.asked)} | {_percent(s.read, s.characters)} |"
         for s in scores
     ]
     return "\n".join(lines)
@@ -86,7 +86,7 @@ def table(scores: Sequence[Score]) -> str:
 def told(score: Score) -> str:
     """What a job is, and how often it is done right."""
     bar = BARS[score.job]
-    return f"{bar.what} ({_percent(bar.right(score), score.asked)} right)"
+    return f"{bar.what} ({_percent(bar.right(score), score.asked)} of {score.asked} right)"
 
 
 def _missed(score: Score) -> str:
@@ -98,4 +98,4 @@ def _listed(lines: Sequence[str]) -> str:
 
 
 def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %"
+    return f"{100 * part / whole:.1f} %" if whole else ""

@@ -32,7 +32,7 @@ class Cover:
     author: Copied
 
 
-def draw_cover(random: Random, name: str, writer: str, style: int, number: int = 0) -> Cover:
+def draw_cover(name: str, writer: str, style: int, number: int = 0) -> Cover:
     """A cover with this title and author; `style` seeds everything else, `number` is the picture's in its sample."""
     taste = Random(style)
     below = ground(taste)
@@ -56,7 +56,7 @@ def draw_cover(random: Random, name: str, writer: str, style: int, number: int =
 
 def cover_sample(random: Random, held_out: bool = False) -> Sample:
     """One cover with the three questions about it."""
-    cover = draw_cover(random, *cover_texts(random, held_out), style=random.getrandbits(40))
+    cover = draw_cover(*cover_texts(random, held_out), style=random.getrandbits(40))
     turns = [
         Turn("book", question(random, BOOK), book_answer(cover.title, cover.author)),
         Turn("book title", random.choice(TITLE_QUESTIONS), ('The title is "', cover.title, '".')),

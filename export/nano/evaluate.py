@@ -40,7 +40,7 @@ _BY_WORDS = ("cover", "chart", "cover pair")
 class Score:
     """Answers of one job: how many were right to the letter, how many in their last sentence.
 
-    `likeness` is the sum over the answers of the share of characters that are as they should be.
+    `characters` are those that stand in the pictures and belong into the answers; `read` of them are there, in order.
     """
 
     job: str
@@ -48,26 +48,35 @@ class Score:
     asked: int = 0
     right: int = 0
     ends_right: int = 0
-    likeness: float = 0.0
+    characters: int = 0
+    read: int = 0
 
     def add(self, turn: Turn, answer: str) -> bool:
         """Count one answer; whether it was right."""
         self.asked += 1
         self.right += answer == turn.text
         self.ends_right += answer.rpartition(". ")[2] == turn.text.rpartition(". ")[2]
-        self.likeness += SequenceMatcher(None, turn.text, answer, autojunk=False).ratio()
+        blocks = SequenceMatcher(None, turn.text, answer, autojunk=False).get_matching_blocks()
+        for start, end in _copied(turn):
+            self.characters += end - start
+            self.read += sum(max(0, min(end, b.a + b.size) - max(start, b.a)) for b in blocks)
         return answer == turn.text
-
-    @property
-    def characters(self) -> float:
-        """Share of the characters that are right."""
-        return self.likeness / self.asked
 
     def __str__(self) -> str:
         return (
             f"{self.job}, {self.words} words: {self.right} of {self.asked} exactly right, "
-            f"{self.ends_right} in the last sentence, {self.characters:.4f} of the characters"
+            f"{self.ends_right} in the last sentence, {self.read} of {self.characters} characters"
         )
+
+
+def _copied(turn: Turn) -> Iterator[tuple[int, int]]:
+    """Where in the answer's text stands what was read from a picture: begin and end."""
+    at = 0
+    for part in turn.answer:
+        text = part if isinstance(part, str) else part.text
+        if not isinstance(part, str):
+            yield at, at + len(text)
+        at += len(text)
 
 
 @dataclass(frozen=True, slots=True)

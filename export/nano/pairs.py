@@ -44,11 +44,13 @@ def cover_pair(random: Random, held_out: bool = False) -> Sample:
     """Two covers: another title or another author."""
     texts = cover_texts(random, held_out)
     other = cover_texts(random, held_out)
+    while other[0] == texts[0] or other[1] == texts[1]:
+        other = cover_texts(random, held_out)
     kind = random.choice(("title", "author"))
     changed = (other[0], texts[1]) if kind == "title" else (texts[0], other[1])
     style = random.getrandbits(40)
-    first = draw_cover(random, *texts, style, 0)
-    second = draw_cover(random, *changed, style if random.random() < 0.5 else random.getrandbits(40), 1)
+    first = draw_cover(*texts, style, 0)
+    second = draw_cover(*changed, style if random.random() < 0.5 else random.getrandbits(40), 1)
     one, two = (first.title, second.title) if kind == "title" else (first.author, second.author)
     answer = (f'The {kind} is different: "', one, '" in the first image and "', two, '" in the second image.')
     return Sample((first.picture, second.picture), (Turn("cover pair", random.choice(COMPARE), answer),))

@@ -6,6 +6,7 @@ The tests then hold the card and the examples to what was measured.
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -28,16 +29,23 @@ PRECISION = "fp16"
 def release(
     state: Path, folder: Path = BUILTIN, *, precision: str = PRECISION, count: int = 500, workers: int = 2
 ) -> list[Score]:
-    """Build, score (`count` pictures where there is a bar, a fifth of it elsewhere) and describe the built-in model."""
+    """Build, score and describe the built-in model, beside the one that is there, and only then replace that.
+
+    `count` pictures are asked about where there is a bar, a fifth of it elsewhere.
+    """
     folder.parent.mkdir(exist_ok=True)
-    build(state, folder, precision, overwrite=True)
+    new = folder.with_name(f"{folder.name}.new")
+    build(state, new, precision, overwrite=True)
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        tasks = [pool.submit(_score, folder, job, words, _pictures(job, words, count)) for job, words in rows()]
+        tasks = [pool.submit(_score, new, job, words, _pictures(job, words, count)) for job, words in rows()]
         scores = []
         for task in tasks:
             scores.append(task.result())
             print(scores[-1], flush=True)
-    describe(folder, scores)
+    describe(new, scores)
+    if folder.exists():
+        shutil.rmtree(folder)
+    new.rename(folder)
     return scores
 
 

@@ -102,7 +102,6 @@ def _copies(shape: Random, first: int, rows: int) -> Window:
 STAGES = {
     "tower": Stage("tower", 1.0, 1.0, draw_strips),
     "strips": Stage("strips", 0.0, 0.0, draw_strips, probes={"line": draw_lines, "book": draw_books}),
-    "joint": Stage("joint", 1.0, 0.3, draw_strips, 0.3, {"line": draw_lines, "book": draw_books}),
     "jobs": Stage(
         "jobs",
         0.4,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...errors import OptionError
 from .batches import Batch, Outcome, pack, patch_loss, run
 from .bf16 import autocast
 from .checkpoint import read_weights
@@ -30,7 +31,7 @@ _PROBE_SEED = 777
 _MEAN_KEEPS = 0.99
 """Share of the mean weights that stays at a step: they are about the last 100 steps'."""
 
-_BY_WORDS = ("line", "book")
+_READ_HELD_OUT = ("line", "book")
 """Probes that are taken on held-out words too."""
 
 
@@ -140,6 +141,8 @@ class Trainer:
     def resume(self, path: Path) -> None:
         """Go on where this stage was saved."""
         state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        if state["stage"] != self.stage.name:
+            raise OptionError(f"{path} is of the stage {state['stage']}; start {self.stage.name} with --init {path}")
         self.learner.load_state_dict(state["weights"])
         self.mean.load_state_dict(state["mean"])
         self.decoder_steps.load_state_dict(state["decoder_steps"])
@@ -208,7 +211,7 @@ def _print_progress(trainer: Trainer, recent: Sequence[Sequence[float]], seconds
 
 def _print_probes(trainer: Trainer) -> None:
     for name, draw in trainer.stage.probes.items():
-        for held_out in (False, True) if name in _BY_WORDS else (False,):
+        for held_out in (False, True) if name in _READ_HELD_OUT else (False,):
             found = trainer.probe(draw, held_out)
             parts = [f"{job} {a / b:.3f} of {b}, tokens {c / d:.4f}" for job, (a, b, c, d) in found.items()]
             print(f"  {name} {'held-out' if held_out else 'known'} words: {'; '.join(parts)}", flush=True)

@@ -12,7 +12,7 @@ import pytest
 import phi3v
 from phi3v.export.manifest import verify
 from phi3v.export.nano.card import BARS, about, card, main_scores, told, working
-from phi3v.export.nano.evaluate import read_scores, rows
+from phi3v.export.nano.evaluate import evaluate, read_scores, rows
 from phi3v.export.nano.examples import EXAMPLES, Example
 from phi3v.export.nano.release import CARD, SCORES
 from phi3v.model_dir import BUILTIN, ModelDir
@@ -96,6 +96,13 @@ def test_the_card_and_the_introduction_say_what_was_measured() -> None:
     assert ModelDir.open(BUILTIN).about == about(SCORED)
     assert [(score.job, score.words) for score in SCORED] == list(rows())
     assert all(score.asked >= 500 for score in main_scores(SCORED).values())
+
+
+@pytest.mark.parametrize("job", main_scores(SCORED))
+def test_it_still_answers_as_well_as_it_was_scored(engine: phi3v.Engine, job: str) -> None:
+    score, _ = evaluate(engine, job, count := 12)
+    expected = BARS[job].right(main_scores(SCORED)[job]) / main_scores(SCORED)[job].asked
+    assert BARS[job].right(score) >= (expected - 0.25) * count
 
 
 def test_jobs_below_their_bar_are_not_advertised() -> None:

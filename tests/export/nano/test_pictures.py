@@ -71,7 +71,7 @@ def test_labels_name_the_characters_of_a_line_in_order() -> None:
 
 
 def test_a_cover_of_the_reference_document_is_answered_to_the_letter() -> None:
-    cover = draw_cover(Random(0), "ALONE", "Morgan Maxwell", style=1)
+    cover = draw_cover("ALONE", "Morgan Maxwell", style=1)
     assert (cover.title.text, cover.author.text) == ("ALONE", "Morgan Maxwell")
     assert "Help me get the title and author information of this book?" in BOOK
     assert "Could you please introduce this stock to me?" in INTRODUCE
@@ -99,7 +99,7 @@ def test_the_examples_are_drawn_and_answered_from_nanos_world(tmp_path: Path) ->
 def test_held_out_words_are_in_no_other_list() -> None:
     trained = {
         word.lower()
-        for name in ("english", "nouns", "adjectives", "last_names", "first_names", "subjects")
+        for name in ("english", "nouns", "adjectives", "last_names", "first_names", "subjects", "makers")
         for word in words(name)
     }
     assert not trained & set(words("held_out"))

@@ -11,12 +11,14 @@ from phi3v.export.nano.card import BARS, about, card, working
 from phi3v.export.nano.evaluate import Score, main, read_scores, rows, write_scores
 from phi3v.export.nano.network import Learner, nano_dims
 from phi3v.export.nano.release import CARD, SCORES, release
+from phi3v.export.nano.samples import Turn
+from phi3v.export.nano.vocabulary import Copied
 from phi3v.model_dir import ModelDir
 
 
 def scored(cover: int, chart: int, pair: int) -> list[Score]:
     numbers = {"cover": (cover, cover), "chart": (chart, chart), "scene pair": (10, pair)}
-    return [Score(job, words, 500, *numbers.get(job, (50, 60)), 480.0) for job, words in rows()]
+    return [Score(job, words, 500, *numbers.get(job, (50, 60)), 1000, 960) for job, words in rows()]
 
 
 @pytest.mark.parametrize(
@@ -29,11 +31,11 @@ def test_a_job_works_from_its_bar_on(cover: int, chart: int, pair: int, works: l
 
 def test_only_working_jobs_are_advertised_and_the_others_named_with_their_numbers() -> None:
     scores = scored(460, 100, 200)
-    assert "92.0 % right" in about(scores)
+    assert "92.0 % of 500 right" in about(scores)
     assert BARS["chart"].what not in about(scores)
     missing = card(scores, 13.0).partition("Not good enough")[2].partition("## Its world")[0]
-    assert "20.0 % right" in missing
-    assert "40.0 % right" in missing
+    assert "20.0 % of 500 right" in missing
+    assert "40.0 % of 500 right" in missing
     assert "92.0 %" not in missing
     assert "{" not in card(scores, 13.0)
 
@@ -61,3 +63,10 @@ def test_a_release_builds_scores_and_describes_the_folder(tmp_path: Path) -> Non
         assert engine.model.num_crops == 1
     main([str(folder), "--count", "1", "--jobs", "scene", "--json", str(tmp_path / "again.json")])
     assert read_scores(tmp_path / "again.json")[0] == next(score for score in scores if score.job == "scene")
+
+
+def test_characters_are_counted_in_what_was_read_from_the_picture_alone() -> None:
+    turn, score = Turn("cover", "?", ('The title is "', Copied("ABCD"), '".')), Score("cover", "known")
+    assert not score.add(turn, 'The title is "ABXD".')
+    assert score.add(turn, 'The title is "ABCD".')
+    assert (score.characters, score.read, score.right) == (8, 7, 1)

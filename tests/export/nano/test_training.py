@@ -8,6 +8,7 @@ from random import Random
 import pytest
 import torch
 
+from phi3v.errors import OptionError
 from phi3v.export.nano.batches import Window
 from phi3v.export.nano.checkpoint import write_weights
 from phi3v.export.nano.optimiser import Rates
@@ -44,6 +45,12 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     for kept in ("learner", "mean"):
         wanted, found = (getattr(run, kept).state_dict() for run in (whole, resumed))
         assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+
+
+def test_another_stages_state_is_no_state_to_go_on_from(tmp_path: Path) -> None:
+    trainer().save(tmp_path / "state.pt")
+    with pytest.raises(OptionError, match="--init"):
+        Trainer(replace(SMALL, name="other"), Rates(), width=64).resume(tmp_path / "state.pt")
 
 
 def test_weights_alone_start_a_run_in_half_precision(tmp_path: Path) -> None:
