@@ -19,7 +19,7 @@ from torch.nn import functional
 from ..dims import PATCHES
 from .canvas import PATCH, label_grid
 from .network import CELLS, CellReader, Guides, Learner, Nano, Reader, normalise
-from .samples import Sample
+from .samples import VERDICT, Sample
 from .vocabulary import IMAGE_TOKENS, VERDICT_IDS, VOCABULARY, Vocabulary
 
 _ROW = CELLS + 1
@@ -151,7 +151,7 @@ def _row(sample: Sample, vocabulary: Vocabulary, window: Window) -> _Row:
         for offset, token in enumerate((*question, *answer.ids[:-1])):
             row.add(token, end + offset, branch)
         length = len(answer.ids)
-        row.targets[-length:] = answer.ids
+        row.targets[-length:] = [_IGNORED if turn.job == VERDICT and i not in VERDICT_IDS else i for i in answer.ids]
         row.following[-length:] = sources
         row.current[-length:] = [_NONE, *sources[:-1]]
     return row

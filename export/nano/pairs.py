@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from random import Random
 
-from .canvas import COLOURS, SHAPES
+from ...hd import CROP
+from .canvas import COLOURS, SHAPES, Canvas, Picture
 from .covers import cover_texts, draw_cover
-from .samples import Sample, Turn
-from .scenes import Scene, describe, draw_scene
+from .samples import VERDICT, Sample, Turn
+from .scenes import Description, Scene, describe, draw_scene
+from .vocabulary import Copied
 from .words import words
 
 COMPARE = (
@@ -21,23 +24,20 @@ COMPARE = (
 
 
 def scene_pair(random: Random, held_out: bool = False) -> Sample:
-    """Two scenes: another number, shape, colour or word."""
-    scene = Scene.draw(random)
-    kinds = ["number", "shape", "color", "word" if scene.word else "number", "none"]
-    kind = random.choice(kinds)
-    other = _changed(random, scene, kind)
+    """Two scenes: another number, shape, colour or word, or the same."""
+    scene, other, kind = _two_scenes(random)
     style = random.getrandbits(40)
     first, first_word = draw_scene(scene, style, 0)
     second, second_word = draw_scene(other, style if random.random() < 0.5 else random.getrandbits(40), 1)
-    end = {"number": ". The number of shapes is different.", "none": ". There is no difference."}
-    answer = (
-        "The first image shows",
-        *describe(scene, first_word),
-        ". The second image shows",
-        *describe(other, second_word),
-        end.get(kind, f". The {kind} is different."),
-    )
+    answer = _comparison(describe(scene, first_word), describe(other, second_word), kind)
     return Sample((first, second), (Turn("scene pair", random.choice(COMPARE), answer),))
+
+
+def verdict_pair(random: Random) -> Sample:
+    """The verdict on two scenes out of their descriptions alone: the pictures are blank, the rest is not learned."""
+    scene, other, kind = _two_scenes(random)
+    first, second = (describe(s, Copied(s.word) if s.word else None) for s in (scene, other))
+    return Sample((_blank(), _blank()), (Turn(VERDICT, random.choice(COMPARE), _comparison(first, second, kind)),))
 
 
 def cover_pair(random: Random, held_out: bool = False) -> Sample:
@@ -54,6 +54,23 @@ def cover_pair(random: Random, held_out: bool = False) -> Sample:
     one, two = (first.title, second.title) if kind == "title" else (first.author, second.author)
     answer = (f'The {kind} is different: "', one, '" in the first image and "', two, '" in the second image.')
     return Sample((first.picture, second.picture), (Turn("cover pair", random.choice(COMPARE), answer),))
+
+
+def _two_scenes(random: Random) -> tuple[Scene, Scene, str]:
+    scene = Scene.draw(random)
+    kind = random.choice(["number", "shape", "color", "word" if scene.word else "number", "none"])
+    return scene, _changed(random, scene, kind), kind
+
+
+def _comparison(first: Description, second: Description, kind: str) -> Description:
+    end = {"number": ". The number of shapes is different.", "none": ". There is no difference."}
+    verdict = end.get(kind, f". The {kind} is different.")
+    return ("The first image shows", *first, ". The second image shows", *second, verdict)
+
+
+@cache
+def _blank() -> Picture:
+    return Canvas((CROP, CROP), (255, 255, 255)).finish()
 
 
 def _changed(random: Random, scene: Scene, kind: str) -> Scene:

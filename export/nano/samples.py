@@ -13,6 +13,10 @@ GENERAL = ("What is this?", "What is in this image?", "What does this image show
 """Questions that any picture answers in its own way."""
 
 
+VERDICT = "verdict"
+"""The job of which the verdict is learned, and nothing before it."""
+
+
 def question(random: Random, wordings: Sequence[str]) -> str:
     """One of the wordings, and a general question at times."""
     return random.choice(wordings if random.random() < 0.8 else GENERAL)

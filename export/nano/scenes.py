@@ -14,6 +14,7 @@ from .strips import SMALLEST_TEXT
 from .vocabulary import NUMBERS, Copied
 from .words import words
 
+Description = tuple[str | Copied, ...]
 DESCRIBE = ("What is in this image?", "Describe this image.", "What do you see?", "What shapes are there?")
 _SPOTS = {
     1: ((0, 0),),
@@ -46,7 +47,7 @@ class Scene:
         return (f" {NUMBERS[self.count - 1]}", f" {self.colour}", f" {self.shape}", *plural)
 
 
-def describe(scene: Scene, word: Copied | None) -> tuple[str | Copied, ...]:
+def describe(scene: Scene, word: Copied | None) -> Description:
     """The description, and the word if there is one."""
     return scene.description if word is None else (*scene.description, ' and the word "', word, '"')
 

@@ -10,7 +10,7 @@ from .batches import FULL, Window
 from .canvas import compressed
 from .charts import chart_sample
 from .covers import cover_sample
-from .pairs import scene_pair
+from .pairs import scene_pair, verdict_pair
 from .samples import Make, Sample
 from .scenes import scene_sample
 from .strangers import stranger_sample
@@ -58,11 +58,13 @@ def draw_strips(shape: Random, random: Random, held_out: bool) -> tuple[list[Sam
 
 
 def draw_jobs(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
-    """Whole pictures with two of their questions, in one copy mostly, and strips among them."""
+    """Whole pictures with two of their questions, in one copy mostly; strips and bare verdicts among them."""
     kind = shape.random()
     if kind < 0.15:
         return draw_strips(shape, random, held_out)
-    makes, count = (_PAIRS, 6) if kind < 0.4 else (_SINGLES, 10)
+    if kind < 0.22:
+        return [verdict_pair(random) for _ in range(24)], _copies(shape, 0, 1)
+    makes, count = (_PAIRS, 6) if kind < 0.45 else (_SINGLES, 10)
     samples = [_worn(random, _few_turns(random, random.choice(makes)(random, held_out))) for _ in range(count)]
     return samples, _copies(shape, 0, FULL.rows)
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from phi3v import hd
+from phi3v.export.nano.batches import Window, pack
 from phi3v.export.nano.canvas import Picture
 from phi3v.export.nano.charts import INTRODUCE, chart_data, chart_sample
 from phi3v.export.nano.covers import cover_sample, draw_cover
 from phi3v.export.nano.evaluate import JOBS
 from phi3v.export.nano.examples import EXAMPLES, draw
 from phi3v.export.nano.pages import page
-from phi3v.export.nano.pairs import COMPARE
+from phi3v.export.nano.pairs import COMPARE, verdict_pair
 from phi3v.export.nano.reading import draw_reading
 from phi3v.export.nano.samples import Make
 from phi3v.export.nano.strips import BOOK, line_strip
@@ -111,3 +112,10 @@ def test_reading_windows_carry_the_labels_of_what_they_show() -> None:
     assert (whole.pixels.shape, whole.characters.shape) == ((7, 336, 336, 3), (7, 24, 24, 3))
     assert (draw_reading(Random(0), Random(1)).pixels == whole.pixels).all()
     assert (page(Random(2)).labels() > 0).sum() > 50
+
+
+def test_of_a_bare_verdict_nothing_else_is_learned() -> None:
+    samples = [verdict_pair(Random(seed)) for seed in range(8)]
+    targets = pack(samples, vocabulary(), Window(0, 1)).targets
+    learned = targets[targets >= 0].tolist()
+    assert [vocabulary().text([token]) for token in learned] == [sample.turns[0].answer[-1] for sample in samples]
