@@ -165,11 +165,11 @@ def _of_tower(name: str) -> bool:
 
 
 def height(step: int, done: float) -> float:
-    """Share of the full learning rate: a short rise, a plateau, and down to nothing over the last 40 %.
+    """Share of the full learning rate: a short rise, a plateau, and down to nothing over the last 60 %.
 
     `done` is the part of the run that is over, 0 to 1.
     """
-    return min(1.0, (step + 1) / 50, max(0.02, (1 - done) / 0.4))
+    return min(1.0, (step + 1) / 50, max(0.02, (1 - done) / 0.6))
 
 
 def train(trainer: Trainer, steps: int, out: Path, every: int, minutes: float = math.inf) -> None:
