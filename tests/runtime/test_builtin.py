@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 
 import phi3v
+from phi3v.errors import MissingDependencyError
 from phi3v.export.manifest import verify
 from phi3v.export.nano.card import BARS, about, card, main_scores, told, working
 from phi3v.export.nano.evaluate import evaluate, read_scores, rows
 from phi3v.export.nano.examples import EXAMPLES, Example
 from phi3v.export.nano.release import CARD, SCORES
 from phi3v.model_dir import BUILTIN, ModelDir
-
-if not (BUILTIN / SCORES).is_file():
-    pytest.skip("no model is built in: run `python -m phi3v.export.nano.release STATE`", allow_module_level=True)
 
 ROOT = Path(__file__).parents[2]
 SCORED = read_scores(BUILTIN / SCORES)
@@ -100,7 +98,10 @@ def test_the_card_and_the_introduction_say_what_was_measured() -> None:
 
 @pytest.mark.parametrize("job", main_scores(SCORED))
 def test_it_still_answers_as_well_as_it_was_scored(engine: phi3v.Engine, job: str) -> None:
-    score, _ = evaluate(engine, job, count := 12)
+    try:
+        score, _ = evaluate(engine, job, count := 12)
+    except MissingDependencyError as exc:  # the fonts that the pictures are drawn with
+        pytest.skip(str(exc))
     expected = BARS[job].right(main_scores(SCORED)[job]) / main_scores(SCORED)[job].asked
     assert BARS[job].right(score) >= (expected - 0.25) * count
 

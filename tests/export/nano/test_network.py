@@ -12,13 +12,14 @@ from phi3v.bench.reference import ReferenceModel
 from phi3v.export.build import export_model
 from phi3v.export.dims import tensor_shapes
 from phi3v.export.nano.batches import FULL, Window, attention_mask, embed, pack
-from phi3v.export.nano.checkpoint import write_checkpoint
+from phi3v.export.nano.checkpoint import read_nano, write_checkpoint
 from phi3v.export.nano.covers import cover_sample
 from phi3v.export.nano.network import Nano, nano_dims, normalise
 from phi3v.export.nano.pairs import scene_pair
 from phi3v.export.nano.samples import Sample
 from phi3v.export.nano.vocabulary import vocabulary
 
+WEIGHTS = Path(__file__).parents[3] / "export" / "nano" / "nano.safetensors"
 DIMS = nano_dims(width=64, layers=2, heads=2, inner=64, tower=32)
 
 
@@ -99,3 +100,7 @@ def test_the_exported_model_answers_as_the_reference(folder: Path, tmp_path: Pat
     wanted = reference.greedy(inputs, 8)
     stop = next((n for n, token in enumerate(wanted) if token in ends), len(wanted))
     assert list(answer.token_ids) == wanted[:stop]
+
+
+def test_the_kept_weights_are_of_this_network() -> None:
+    assert read_nano(WEIGHTS, nano_dims()).dims == nano_dims()
