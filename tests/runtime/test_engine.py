@@ -250,6 +250,7 @@ def test_the_old_layout_is_named_as_such(folder: Path, tmp_path: Path) -> None:
 
 def test_no_model_at_all_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PHI3V_MODEL", raising=False)
+    monkeypatch.setattr("phi3v.local_models.BUILTIN", tmp_path / "not built in")
     with pytest.raises(ModelNotFoundError, match="PHI3V_MODEL"):
         phi3v.load()
     with pytest.raises(ModelNotFoundError, match="does not exist"):
