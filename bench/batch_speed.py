@@ -201,6 +201,12 @@ def main(
     requests = make_requests(case, rows)
     with Engine(backend) as engine:
         prepared = [backend.preprocess(r.prompt, [_picture(r)], r.num_crops or 1) for r in requests]
+        estimated = backend.batch_bytes(prepared, requests[0].max_new_tokens)
+        if max_memory is not None and max_memory < estimated:
+            raise click.UsageError(
+                f"{rows} rows may take {estimated} bytes and --max-memory is {max_memory}: they would not run together; "
+                "give more memory or fewer --rows"
+            )
         record: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
@@ -211,7 +217,7 @@ def main(
             "model": describe_model(model),
             "settings": {"case": str(case), "rows": rows, "threads": threads, "max_memory": max_memory},
             "prompt_tokens": [len(one.input_ids) for one in prepared],
-            "estimated_bytes": backend.batch_bytes(prepared, requests[0].max_new_tokens),
+            "estimated_bytes": estimated,
             "warmup": measure_round(engine, requests, max_memory),
             "rounds": [],
         }
