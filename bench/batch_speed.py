@@ -204,7 +204,7 @@ def main(
         estimated = backend.batch_bytes(prepared, requests[0].max_new_tokens)
         if max_memory is not None and max_memory < estimated:
             raise click.UsageError(
-                f"{rows} rows may take {estimated} bytes and --max-memory is {max_memory}: they would not run together; "
+                f"{rows} rows may take {estimated} bytes and --max-memory is {max_memory}: they would run in groups; "
                 "give more memory or fewer --rows"
             )
         record: dict[str, Any] = {

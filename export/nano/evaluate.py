@@ -15,6 +15,7 @@ from random import Random
 
 import phi3v
 
+from ...types import NumCrops
 from .charts import chart_sample
 from .covers import cover_sample
 from .pairs import cover_pair, scene_pair
@@ -88,7 +89,7 @@ class Wrong:
 
 
 def evaluate(
-    engine: phi3v.Engine, job: str, count: int, words: str = WORDS[0], seed: int = 0, num_crops: int | None = None
+    engine: phi3v.Engine, job: str, count: int, words: str = WORDS[0], seed: int = 0, num_crops: NumCrops | None = None
 ) -> tuple[Score, list[Wrong]]:
     """Ask the first question (the reference document's job) about `count` samples."""
     score, wrong = Score(job, words), []
@@ -125,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS))
-    parser.add_argument("--num-crops", type=int)
+    parser.add_argument("--num-crops", type=lambda text: text if text == "auto" else int(text), help="or auto")
     parser.add_argument("--show", type=int, default=3, help="wrong answers to print a job")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the scores")
     options = parser.parse_args(arguments)
