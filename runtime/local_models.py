@@ -21,6 +21,7 @@ from .model_dir import BUILTIN, MANIFEST, MODEL_VARIABLE
 
 BUILTIN_NAME = "nano"
 _PREFERENCE = ("cuda-int4", "cuda-fp16", "cpu-int4")
+_CONFIG = "genai_config.json"
 _DEEPEST = 4
 """Folders between a snapshot and a manifest, at most."""
 
@@ -95,17 +96,20 @@ def find_local(name: str) -> list[LocalModel]:
 def resolve_model(model: str | os.PathLike[str] | None = None, device: str = "auto") -> Path:
     """The folder meant by a folder, a pulled model's name or `name:variant`, "nano" (the built-in one), or by nothing.
 
-    A folder wins over a model of the same name. Nothing means `PHI3V_MODEL`, else the best pulled model that fits
+    A model folder wins over a model of the same name. Nothing means `PHI3V_MODEL`, else the best pulled model that fits
     this machine and `device`, else the built-in one. Raises ModelNotFoundError.
     """
     wanted = model if model is not None else os.environ.get(MODEL_VARIABLE) or None
     if wanted is None:
         return _default(device)
-    if Path(wanted).exists() or not _is_name(str(wanted)):
-        return Path(wanted)
+    folder = Path(wanted)
+    if (folder / _CONFIG).is_file() or not _is_name(str(wanted)):
+        return folder
     found = find_local(str(wanted))
     if not found and is_builtin(str(wanted)):
         return BUILTIN
+    if not found and folder.exists():
+        return folder  # whoever opens it says what it lacks
     if not found:
         held = ", ".join(dict.fromkeys(model.full_name for model in local_models())) or "none"
         raise ModelNotFoundError(

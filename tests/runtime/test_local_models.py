@@ -53,10 +53,11 @@ def test_a_name_means_the_pulled_model(cache: Path) -> None:
     assert local.resolve_model("phi-3-vision:cpu-int4") == folder
 
 
-def test_a_folder_wins_over_a_name(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_folder_wins_over_a_name(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pulled(cache, "phi-3-vision", "cpu-int4")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "phi-3-vision").mkdir()
+    (tmp_path / "phi-3-vision" / "genai_config.json").touch()
     assert local.resolve_model("phi-3-vision") == Path("phi-3-vision")
 
 
@@ -108,7 +109,9 @@ def test_the_built_in_model_has_a_name(cache: Path, tmp_path: Path, monkeypatch:
     assert local.resolve_model("nano") == tmp_path / "builtin"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nano").mkdir()
-    assert local.resolve_model("nano") == Path("nano")  # a folder of that name comes first
+    assert local.resolve_model("nano") == tmp_path / "builtin"  # a folder that is no model hides nothing
+    (tmp_path / "nano" / "genai_config.json").touch()
+    assert local.resolve_model("nano") == Path("nano")  # a model folder of that name comes first
 
 
 def test_the_newest_commit_of_a_variant_is_the_one(cache: Path) -> None:
