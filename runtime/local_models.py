@@ -17,11 +17,10 @@ from typing import Any
 from .device import cuda_status, gpus
 from .errors import ModelNotFoundError
 from .memory import total_memory
-from .model_dir import BUILTIN, MANIFEST, MODEL_VARIABLE
+from .model_dir import BUILTIN, GENAI_CONFIG, MANIFEST, MODEL_VARIABLE
 
 BUILTIN_NAME = "nano"
 _PREFERENCE = ("cuda-int4", "cuda-fp16", "cpu-int4")
-_CONFIG = "genai_config.json"
 _DEEPEST = 4
 """Folders between a snapshot and a manifest, at most."""
 
@@ -103,7 +102,7 @@ def resolve_model(model: str | os.PathLike[str] | None = None, device: str = "au
     if wanted is None:
         return _default(device)
     folder = Path(wanted)
-    if (folder / _CONFIG).is_file() or not _is_name(str(wanted)):
+    if (folder / GENAI_CONFIG).is_file() or not _is_name(str(wanted)):
         return folder
     found = find_local(str(wanted))
     if not found and is_builtin(str(wanted)):
