@@ -6,12 +6,11 @@ from dataclasses import replace
 from functools import cache
 from random import Random
 
-from ...hd import CROP
 from .canvas import COLOURS, SHAPES, Canvas, Picture
 from .covers import cover_texts, draw_cover
 from .samples import VERDICT, Sample, Turn
 from .scenes import Description, Scene, describe, draw_scene
-from .vocabulary import Copied
+from .vocabulary import VERDICTS, Copied
 from .words import words
 
 COMPARE = (
@@ -58,19 +57,17 @@ def cover_pair(random: Random, held_out: bool = False) -> Sample:
 
 def _two_scenes(random: Random) -> tuple[Scene, Scene, str]:
     scene = Scene.draw(random)
-    kind = random.choice(["number", "shape", "color", "word" if scene.word else "number", "none"])
+    kind = random.choice(("number", "shape", "color", "word" if scene.word else "number", "none"))
     return scene, _changed(random, scene, kind), kind
 
 
 def _comparison(first: Description, second: Description, kind: str) -> Description:
-    end = {"number": ". The number of shapes is different.", "none": ". There is no difference."}
-    verdict = end.get(kind, f". The {kind} is different.")
-    return ("The first image shows", *first, ". The second image shows", *second, verdict)
+    return ("The first image shows", *first, ". The second image shows", *second, VERDICTS[kind])
 
 
 @cache
 def _blank() -> Picture:
-    return Canvas((CROP, CROP), (255, 255, 255)).finish()
+    return Canvas().finish()
 
 
 def _changed(random: Random, scene: Scene, kind: str) -> Scene:

@@ -64,13 +64,12 @@ def draw_jobs(shape: Random, random: Random, held_out: bool) -> tuple[list[Sampl
         return draw_strips(shape, random, held_out)
     if kind < 0.22:
         return [verdict_pair(random) for _ in range(24)], _copies(shape, 0, 1)
-    makes, count = (_PAIRS, 6) if kind < 0.45 else (_SINGLES, 10)
+    makes, count = ((scene_pair,), 6) if kind < 0.45 else (_SINGLES, 10)
     samples = [_worn(random, _few_turns(random, random.choice(makes)(random, held_out))) for _ in range(count)]
     return samples, _copies(shape, 0, FULL.rows)
 
 
 _SINGLES: tuple[Make, ...] = (cover_sample,) * 8 + (chart_sample,) * 8 + (scene_sample,) + (stranger_sample,) * 2
-_PAIRS: tuple[Make, ...] = (scene_pair,)
 
 
 def _few_turns(random: Random, sample: Sample) -> Sample:

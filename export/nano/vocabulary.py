@@ -14,14 +14,14 @@ from ..tokenizer import SMALLEST_VOCABULARY, write_tokenizer
 from .canvas import COLOURS, SHAPES, Place
 
 NUMBERS = ("one", "two", "three", "four")
-VERDICTS = (
-    ". The number of shapes is different.",
-    ". The shape is different.",
-    ". The color is different.",
-    ". The word is different.",
-    ". There is no difference.",
-)
-"""The phrases that name what differs."""
+VERDICTS = {
+    "number": ". The number of shapes is different.",
+    "shape": ". The shape is different.",
+    "color": ". The color is different.",
+    "word": ". The word is different.",
+    "none": ". There is no difference.",
+}
+"""The phrases that name what differs, by what does."""
 PHRASES = (
     'The title of the book is "',
     '" and the author is ',
@@ -37,7 +37,7 @@ PHRASES = (
     ' and the word "',
     "The first image shows",
     ". The second image shows",
-    *VERDICTS,
+    *VERDICTS.values(),
     'The title is different: "',
     'The author is different: "',
     '" in the first image and "',
@@ -48,7 +48,7 @@ PHRASES = (
     *(f" {word}" for word in (*NUMBERS, *COLOURS, *SHAPES)),
 )
 VOCABULARY = SMALLEST_VOCABULARY + len(PHRASES)
-VERDICT_IDS = tuple(SMALLEST_VOCABULARY + PHRASES.index(phrase) for phrase in VERDICTS)
+VERDICT_IDS = tuple(SMALLEST_VOCABULARY + PHRASES.index(phrase) for phrase in VERDICTS.values())
 IMAGE_TOKENS = 313
 """Slots a picture takes at one crop."""
 
