@@ -80,8 +80,8 @@ class Reuse(Protocol):
         ...
 
 
-class Backend(Protocol):
-    """An engine that holds one model."""
+class Preprocessor(Protocol):
+    """What makes requests ready for a model; needs no engine."""
 
     @property
     def model(self) -> ModelDir:
@@ -90,7 +90,7 @@ class Backend(Protocol):
 
     @property
     def device(self) -> str:
-        """Where it runs: "cpu" or "cuda"."""
+        """Where the model runs: "cpu" or "cuda"."""
         ...
 
     @property
@@ -98,9 +98,18 @@ class Backend(Protocol):
         """Crops a picture is cut into at most when a request does not say."""
         ...
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own."""
+        ...
+
     def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
         """Turn a prompt and RGB pictures into tensors."""
         ...
+
+
+class Backend(Preprocessor, Protocol):
+    """An engine that holds one model."""
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
         """Prepare a generation; nothing is computed before the first `step`. The chooser serves no other answer."""
@@ -108,11 +117,6 @@ class Backend(Protocol):
 
     def reuse(self) -> Reuse:
         """What the answers of one session are generated with."""
-        ...
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The model's own."""
         ...
 
     def text_stream(self) -> TextStream:

@@ -6,13 +6,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from .answer import Answer
 from .answers import AnswerFormat
 from .backend import Backend, Generation, ModelInputs
 from .batch import answer_all
+from .closing import Closing
 from .errors import InferenceError, OptionError, Phi3VError
 from .local_models import resolve_model
 from .model_dir import ModelDir
@@ -32,7 +32,7 @@ Starter = Callable[[ModelInputs, TokenChooser, int], Generation]
 """`Backend.start`, or another that does the same."""
 
 
-class Engine:
+class Engine(Closing):
     """A loaded model. Use it from one thread at a time; close it, or use it as a context manager."""
 
     def __init__(self, backend: Backend) -> None:
@@ -185,16 +185,8 @@ class Engine:
         """Free the model."""
         self._backend.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class TokenStream:
+class TokenStream(Closing):
     """The tokens of one answer, as they come.
 
     with engine.stream("What is this?", ["photo.jpg"]) as stream:
@@ -261,14 +253,6 @@ class TokenStream:
         if self._generation is not None:
             self._generation.close()
             self._generation = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def load(

@@ -17,11 +17,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from .batch import Outcome
 from .child_process import die_with
+from .closing import Closing
 from .device import Device
 from .errors import InferenceError, Phi3VError
 from .model_dir import ModelDir
@@ -30,7 +30,7 @@ from .preprocess import HdPreprocessor
 from .types import GenerationRequest
 
 
-class EngineProcess:
+class EngineProcess(Closing):
     """A model loaded in a process of its own, which ends with this object or with this process, however that ends.
 
     Make it in a thread that stays, such as the main one: on Linux the kernel ends the process with that thread.
@@ -103,14 +103,6 @@ class EngineProcess:
         if isinstance(found, Exception):
             raise found
         return found
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Feeder(threading.Thread):

@@ -6,53 +6,20 @@ Needs no engine underneath, so that other processes can do it ahead of time (eng
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-from PIL import Image
 
 from . import hd
-from .backend import ModelInputs
+from .backend import ModelInputs, Preprocessor
 from .constraint import constraint_for
 from .errors import ContextLengthError, Phi3VError
 from .images import load_image
 from .memory import available_memory
 from .model_dir import ModelDir
-from .tokenizer import Tokenizer
-from .types import GenerationRequest, NumCrops
+from .types import GenerationRequest
 
 _MIB = 1 << 20
 LEAST_IMAGE_TOKENS = hd.plan(1, 1, num_crops=1).image_tokens
 """What the smallest picture takes."""
-
-
-class Preprocessor(Protocol):
-    """What preparing takes: every Backend is one, and so is the preprocessing alone (preprocess.py)."""
-
-    @property
-    def model(self) -> ModelDir:
-        """The folder, with its limits."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """Where the request will run."""
-        ...
-
-    @property
-    def num_crops(self) -> int:
-        """Crops a picture is cut into at most when a request does not say."""
-        ...
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The folder's own."""
-        ...
-
-    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
-        """Turn a prompt and RGB pictures into tensors."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

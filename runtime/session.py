@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from . import hd
 from .answers import AnswerFormat
 from .backend import Backend, Generation
+from .closing import Closing
 from .conversation import PictureStack, Spoken, conversation_inputs
 from .engine import TokenStream
 from .errors import InferenceError
@@ -39,7 +39,7 @@ class AnswerOptions(TypedDict, total=False):
     answer_format: AnswerFormat | None
 
 
-class Session:
+class Session(Closing):
     """Pictures that were read once, and the answers about them.
 
     with engine.session(["chart.png"]) as session:
@@ -185,14 +185,6 @@ class Session:
         decoder = self._backend.text_stream()
         text = "".join(map(decoder.push, result.token_ids)) + decoder.flush()
         return result.token_ids if text == result.text else tuple(self._backend.tokenizer.encode_text(result.text))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _SessionStream(TokenStream):

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import click
 
-from phi3v.errors import ImageError, ImageFetchError, InferenceError, WarmEngineError
+from phi3v.closing import Closing
+from phi3v.errors import ImageError, ImageFetchError, WarmEngineError
 
 from ..interrupts import Interrupt, killable
-from .client import EngineLostError, find
+from .client import EngineLostError, PendingAnswer, find
 from .place import any_socket
 from .wire import request_message
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    from phi3v import Engine, GenerationRequest, GenerationResult, Token
+    from phi3v import Engine, GenerationRequest, Token
     from phi3v.model_dir import ModelDir
 
     from .client import WarmEngine, WarmStream
     from .frames import Message
 
 
-class AskEngine:
+class AskEngine(Closing):
     """Answers one request, wherever that is quickest; the answer is the same.
 
     `keep_alive_s` leaves a warm engine behind, started if there is none; 0 starts none, and has one that is there end
@@ -153,16 +152,8 @@ class AskEngine:
             self._local = phi3v.load(model, device)  # type: ignore[arg-type]
         self.load_s = time.perf_counter() - began
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class AskStream:
+class AskStream(PendingAnswer, Closing):
     """The tokens of one answer, from either place; like TokenStream.
 
     Where the warm engine is lost before any text was shown, the model is loaded here and the answer begins anew;
@@ -172,14 +163,6 @@ class AskStream:
     def __init__(self, engine: AskEngine, request: GenerationRequest) -> None:
         self._engine = engine
         self._request = request
-        self._result: GenerationResult | None = None
-
-    @property
-    def result(self) -> GenerationResult:
-        """The finished answer. Raises InferenceError while tokens are still to come."""
-        if self._result is None:
-            raise InferenceError("the answer is not finished: iterate the stream to its end first")
-        return self._result
 
     def __iter__(self) -> Iterator[Token]:
         shown = False
@@ -206,12 +189,7 @@ class AskStream:
             yield from stream
             self._result = stream.result
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """Nothing to free: the engine's `close` ends an unfinished answer."""
 
 

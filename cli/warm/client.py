@@ -61,13 +61,10 @@ class WarmEngine:
         self._connection.close()
 
 
-class WarmStream:
-    """The tokens of one answer, as they come over a connection. Raises EngineLostError when they end too early."""
+class PendingAnswer:
+    """An answer that is there once its tokens have been iterated."""
 
-    def __init__(self, connection: socket.socket, say: Say) -> None:
-        self._connection = connection
-        self._say = say
-        self._result: GenerationResult | None = None
+    _result: GenerationResult | None = None
 
     @property
     def result(self) -> GenerationResult:
@@ -75,6 +72,14 @@ class WarmStream:
         if self._result is None:
             raise InferenceError("the answer is not finished: iterate the stream to its end first")
         return self._result
+
+
+class WarmStream(PendingAnswer):
+    """The tokens of one answer, as they come over a connection. Raises EngineLostError when they end too early."""
+
+    def __init__(self, connection: socket.socket, say: Say) -> None:
+        self._connection = connection
+        self._say = say
 
     def begin(self) -> None:
         """Wait for the engine's turn; see WarmEngine.ask."""
