@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import click
 
 from phi3v import Phi3VError, __version__
+from phi3v.errors import BuiltinModelWarning
 
 from .ask import ask
 from .batch import batch
@@ -72,6 +74,7 @@ def main() -> None:
 
     Answers go to stdout, everything else to stderr.
     """
+    warnings.simplefilter("ignore", BuiltinModelWarning)  # notices.py says it in the command line's words
 
 
 for _command in (ask, chat, batch, warm, pull, models, verify, rm, info, doctor, export, migrate, bench):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
@@ -13,9 +14,9 @@ from .answers import AnswerFormat
 from .backend import Backend, Generation, ModelInputs
 from .batch import answer_all
 from .closing import Closing
-from .errors import InferenceError, OptionError, Phi3VError
+from .errors import BuiltinModelWarning, InferenceError, OptionError, Phi3VError
 from .local_models import resolve_model
-from .model_dir import ModelDir
+from .model_dir import BUILTIN, MODEL_VARIABLE, ModelDir
 from .prepare import PreparedRequest, attempt, prepare
 from .sampling import TokenChooser
 from .types import GenerationRequest, GenerationResult, NumCrops, SamplingParams, Token
@@ -263,7 +264,8 @@ def load(
 ) -> Engine:
     """Load a model: a folder, a pulled one by its name or `name:variant`, or the built-in one, "nano".
 
-    Without one: `PHI3V_MODEL`, else the best pulled model that fits this machine, else the built-in one. `device`
+    Without one: `PHI3V_MODEL`, else the best pulled model that fits this machine, else, with a BuiltinModelWarning,
+    the built-in one. `device`
     "auto" takes the GPU when the model was built for it and it works. `processor` "genai" drives genai's own
     multimodal processor instead of ours, for comparison only. Raises Phi3VError leaves.
     """
@@ -272,10 +274,21 @@ def load(
     from .device import choose_device
 
     folder = ModelDir.open(resolve_model(model, device))
+    if folder.path == BUILTIN and model is None and not os.environ.get(MODEL_VARIABLE):
+        _warn_of_builtin(folder)
     chosen = choose_device(device, folder.built_for)
     from .genai import GenaiBackend, GenaiProcessorBackend
 
     return Engine((GenaiBackend if processor == "phi3v" else GenaiProcessorBackend)(folder, chosen))
+
+
+def _warn_of_builtin(folder: ModelDir) -> None:
+    warnings.warn(
+        f"no model was named, and no pulled one runs here, so the built-in one answers: {folder.name} {folder.about}. "
+        f'Fetch Phi-3-vision with `phi3v pull`, or name this one: phi3v.load("{folder.name}")',
+        BuiltinModelWarning,
+        stacklevel=3,
+    )
 
 
 def _index(found: tuple[int, GenerationResult | Phi3VError]) -> int:

@@ -86,3 +86,7 @@ class TruncatedAnswerError(AnswerError):
 
 class WarmEngineError(Phi3VError, ConnectionError):
     """A warm engine cannot be offered, or was lost in the middle of an answer."""
+
+
+class BuiltinModelWarning(UserWarning):
+    """`load()` was given no model and found none, so the small built-in one answers, which knows little."""

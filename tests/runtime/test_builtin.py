@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import phi3v
-from phi3v.errors import MissingDependencyError
+from phi3v.errors import BuiltinModelWarning, MissingDependencyError
 from phi3v.export.manifest import verify
 from phi3v.export.nano.card import BARS, about, card, main_scores, told, working
 from phi3v.export.nano.evaluate import evaluate, read_scores, rows
@@ -31,7 +31,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[phi3v.Engine]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
         patch.delenv("PHI3V_MODEL", raising=False)
-        with phi3v.load() as engine:
+        with pytest.warns(BuiltinModelWarning, match="phi3v pull"), phi3v.load() as engine:
             yield engine
 
 
@@ -66,11 +66,17 @@ def test_the_command_line_says_which_model_answers_and_how_far_it_goes(tmp_path:
     assert "nano" in done.stderr
     assert "built-in" in done.stderr
     assert about(SCORED) in done.stderr
+    assert "Warning" not in done.stderr
     if "cover" in working(SCORED):
         assert done.stdout == 'The title is "ALONE".\n'
 
 
-def test_its_name_loads_it(tmp_path: Path) -> None:
+def test_its_name_loads_it_without_a_warning() -> None:
+    with phi3v.load("nano") as engine:
+        assert engine.model.path == BUILTIN
+
+
+def test_its_name_is_a_model_of_the_command_line(tmp_path: Path) -> None:
     done = run("ask", "What is the title?", str(ROOT / "examples" / "cover.png"), "--model", "nano", home=tmp_path)
     assert done.returncode == 0, done.stderr
     assert about(SCORED) in done.stderr
