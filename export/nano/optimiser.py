@@ -23,7 +23,7 @@ _NOT_HIDDEN = ("model.embed_tokens.", "position_embedding", "lm_head", "reader")
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates at full height."""
+    """Learning rates, before the schedule lowers them."""
 
     adam: float = 1.5e-3
     muon: float = 6e-3
@@ -52,13 +52,13 @@ class Optimiser:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self, height: float) -> None:
-        """One step at `height` (0 to 1) of the full rates."""
+    def step(self, share: float) -> None:
+        """One step at `share` (0 to 1) of the full rates."""
         for group in self._adam.param_groups:
-            group["lr"] = self.rates.adam * height
+            group["lr"] = self.rates.adam * share
         torch.nn.utils.clip_grad_norm_(self._others, 1.0)
         self._adam.step()
-        rate = self.rates.muon * height
+        rate = self.rates.muon * share
         for (parameter, parts), momentum in zip(self._hidden, self._momenta, strict=True):
             if parameter.grad is None:
                 continue

@@ -49,8 +49,8 @@ class Trainer:
         self.workers = Workers()
         self.step = self.seen = 0
 
-    def train_step(self, height: float) -> Outcome:
-        """Draw a batch, and step at `height` of the full learning rates."""
+    def train_step(self, share: float) -> Outcome:
+        """Draw a batch, and step at `share` of the full learning rates."""
         shape = Random(f"{self.seed} {self.stage.name} {self.step}")
         random = Random(f"{self.seed} {self.stage.name} {self.step} {self.workers.rank}")
         if shape.random() < self.stage.reading:
@@ -66,9 +66,9 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         self.workers.average(parameter.grad for parameter in self.learner.parameters())
         if len(outcome.right):
-            self.decoder_steps.step(height)
+            self.decoder_steps.step(share)
         if outcome.patches.requires_grad:
-            self.tower_steps.step(height)
+            self.tower_steps.step(share)
         self._follow()
         self.step += 1
         self.seen += seen * self.workers.count
@@ -164,7 +164,7 @@ def _of_tower(name: str) -> bool:
     return _TOWER in name or name.startswith("reader.")
 
 
-def height(step: int, done: float) -> float:
+def schedule(step: int, done: float) -> float:
     """Share of the full learning rate: a short rise, a plateau, and down to nothing over the last 60 %.
 
     `done` is the part of the run that is over, 0 to 1.
@@ -179,7 +179,7 @@ def train(trainer: Trainer, steps: int, out: Path, every: int, minutes: float = 
     """
     began, recent = time.monotonic(), []
     while (done := trainer.workers.agree(_done(trainer.step / steps, time.monotonic() - began, minutes))) < 1:
-        outcome = trainer.train_step(height(trainer.step, done))
+        outcome = trainer.train_step(schedule(trainer.step, done))
         values = (outcome.answer, outcome.guide, outcome.cells, outcome.patches, *outcome.read, outcome.right.sum())
         recent.append([len(outcome.right), *(value.item() for value in values)])
         if trainer.step % 25 == 0 and trainer.workers.rank == 0:
@@ -193,7 +193,7 @@ def train(trainer: Trainer, steps: int, out: Path, every: int, minutes: float = 
 
 
 def _done(by_steps: float, seconds: float, minutes: float) -> float:
-    return min(1.0, max(by_steps, seconds / (60 * minutes)))
+    return 1.0 if seconds >= 60 * minutes else max(by_steps, seconds / 60 / minutes)
 
 
 def _print_progress(trainer: Trainer, recent: Sequence[Sequence[float]], seconds: float) -> None:

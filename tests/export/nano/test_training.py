@@ -15,7 +15,7 @@ from phi3v.export.nano.optimiser import Rates
 from phi3v.export.nano.samples import Sample
 from phi3v.export.nano.stages import STAGES, Stage
 from phi3v.export.nano.strips import line_strip
-from phi3v.export.nano.train import Trainer, height, main, train
+from phi3v.export.nano.train import Trainer, main, schedule, train
 
 
 def few_lines(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
@@ -72,9 +72,9 @@ def test_a_few_steps_lower_the_loss() -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_learning_rates_rise_and_fall(name: str) -> None:
-    heights = [height(step, step / 1000) for step in range(1000)]
-    assert heights[0] < heights[49] == max(heights) == 1
-    assert heights[-1] < 0.05
+    shares = [schedule(step, step / 1000) for step in range(1000)]
+    assert shares[0] < shares[49] == max(shares) == 1
+    assert shares[-1] < 0.05
 
 
 def test_a_run_by_the_clock_is_annealed_and_ends_in_time(tmp_path: Path) -> None:
@@ -100,3 +100,12 @@ def test_the_command_line_trains_and_resumes(tmp_path: Path, capsys: pytest.Capt
         main(["tower", "--out", str(out), "--steps", steps, "--every", "10"])
     assert out.is_file()
     assert torch.load(out, weights_only=True)["step"] == 2
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES.values() if stage.probes], ids=lambda stage: stage.name)
+def test_every_probe_of_a_stage_counts_whole_answers(stage: Stage) -> None:
+    run = Trainer(stage, Rates(), width=64)
+    for draw in stage.probes.values():
+        for right, asked, tokens_right, tokens in run.probe(draw, False, batches=1).values():
+            assert 0 <= right <= asked
+            assert 0 <= tokens_right <= tokens
