@@ -15,8 +15,8 @@ from .backend import Backend, Generation, ModelInputs
 from .batch import answer_all
 from .closing import Closing
 from .errors import BuiltinModelWarning, InferenceError, OptionError, Phi3VError
-from .local_models import resolve_model
-from .model_dir import BUILTIN, MODEL_VARIABLE, ModelDir
+from .local_models import resolve_model, wanted_model
+from .model_dir import BUILTIN, ModelDir
 from .prepare import PreparedRequest, attempt, prepare
 from .sampling import TokenChooser
 from .types import GenerationRequest, GenerationResult, NumCrops, SamplingParams, Token
@@ -265,16 +265,15 @@ def load(
     """Load a model: a folder, a pulled one by its name or `name:variant`, or the built-in one, "nano".
 
     Without one: `PHI3V_MODEL`, else the best pulled model that fits this machine, else, with a BuiltinModelWarning,
-    the built-in one. `device`
-    "auto" takes the GPU when the model was built for it and it works. `processor` "genai" drives genai's own
-    multimodal processor instead of ours, for comparison only. Raises Phi3VError leaves.
+    the built-in one. `device` "auto" takes the GPU when the model was built for it and it works. `processor` "genai"
+    drives genai's own multimodal processor instead of ours, for comparison only. Raises Phi3VError leaves.
     """
     if processor not in ("phi3v", "genai"):
         raise OptionError(f"processor is {processor!r}; allowed: 'phi3v', 'genai'")
     from .device import choose_device
 
     folder = ModelDir.open(resolve_model(model, device))
-    if folder.path == BUILTIN and model is None and not os.environ.get(MODEL_VARIABLE):
+    if folder.path == BUILTIN and wanted_model(model) is None:
         _warn_of_builtin(folder)
     chosen = choose_device(device, folder.built_for)
     from .genai import GenaiBackend, GenaiProcessorBackend

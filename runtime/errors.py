@@ -89,4 +89,4 @@ class WarmEngineError(Phi3VError, ConnectionError):
 
 
 class BuiltinModelWarning(UserWarning):
-    """`load()` was given no model and found none, so the small built-in one answers, which knows little."""
+    """`load()` was given no model and found none that runs here, so the small built-in one answers: it knows little."""

@@ -92,13 +92,18 @@ def find_local(name: str) -> list[LocalModel]:
     return [model for model in local_models() if model.name == wanted and variant in (None, model.variant)]
 
 
+def wanted_model(model: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+    """The model that was named, here or by `PHI3V_MODEL`, if one was."""
+    return model if model is not None else os.environ.get(MODEL_VARIABLE) or None
+
+
 def resolve_model(model: str | os.PathLike[str] | None = None, device: str = "auto") -> Path:
     """The folder meant by a folder, a pulled model's name or `name:variant`, "nano" (the built-in one), or by nothing.
 
     A model folder wins over a model of the same name. Nothing means `PHI3V_MODEL`, else the best pulled model that fits
     this machine and `device`, else the built-in one. Raises ModelNotFoundError.
     """
-    wanted = model if model is not None else os.environ.get(MODEL_VARIABLE) or None
+    wanted = wanted_model(model)
     if wanted is None:
         return _default(device)
     folder = Path(wanted)
