@@ -56,7 +56,7 @@ def table(scores: dict[str, Sequence[Score]], folders: dict[str, Path]) -> str:
     lines.append("|---" * (2 + 2 * len(jobs)) + "|")
     for name, found in scores.items():
         size = "" if name == REFERENCE else f"{sum(f.stat().st_size for f in folders[name].iterdir()) / 1e6:.1f}"
-        cells = [f"{BARS[s.job].right(s)} of {s.asked} | {100 * s.read / max(1, s.characters):.2f} %" for s in found]
+        cells = [f"{s.right} of {s.asked} | {100 * s.read / max(1, s.characters):.2f} %" for s in found]
         lines.append(f"| {name} | {size} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

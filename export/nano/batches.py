@@ -6,8 +6,9 @@ picture keeps the positions its tokens have in the whole: a strip is a full prom
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 from ..dims import PATCHES
 from .canvas import PATCH, label_grid
+from .comparison import comparison
 from .network import CELLS, CellReader, Guides, Learner, Nano, Reader, normalise
 from .samples import VERDICT, Sample
 from .vocabulary import IMAGE_TOKENS, VERDICT_IDS, VOCABULARY, Vocabulary
@@ -55,7 +57,11 @@ FULL = Window()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Tensors of samples with the same number of pictures and the same window."""
+    """Tensors of samples with the same number of pictures and the same window.
+
+    `learned` has, sample by sample and turn by turn, the number of tokens that are; `blank` says that the pictures show
+    nothing to learn from.
+    """
 
     window: Window
     pixels: Tensor
@@ -69,7 +75,10 @@ class Batch:
     cells: Tensor
     current: Tensor
     following: Tensor
-    turns: tuple[tuple[int, ...], ...]
+    twin: Tensor
+    odd: Tensor
+    learned: list[int]
+    blank: bool
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
@@ -78,20 +87,22 @@ class Batch:
             for name in self.__dataclass_fields__
             if isinstance(getattr(self, name), Tensor)
         }
-        return Batch(self.window, turns=self.turns, **moved)
+        return replace(self, **moved)
 
 
 @dataclass(slots=True)
 class _Row:
     """One sequence in the making, token by token."""
 
-    ids: list[int]
-    positions: list[int]
-    branches: list[int]
-    targets: list[int]
-    cells: list[int]
-    current: list[int]
-    following: list[int]
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    branches: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    cells: list[int] = field(default_factory=list)
+    current: list[int] = field(default_factory=list)
+    following: list[int] = field(default_factory=list)
+    twin: list[int] = field(default_factory=list)
+    odd: list[int] = field(default_factory=list)
 
     def add(self, token: int, position: int, branch: int, cell: int = _NONE) -> None:
         self.ids.append(token)
@@ -99,8 +110,14 @@ class _Row:
         self.branches.append(branch)
         self.targets.append(_IGNORED)
         self.cells.append(cell)
-        self.current.append(_NONE)
-        self.following.append(_NONE)
+        for looked_for in (self.current, self.following, self.twin, self.odd):
+            looked_for.append(_NONE)
+
+    @property
+    def learned(self) -> list[int]:
+        """The number of tokens that are, branch by branch."""
+        counts = Counter(b for b, target in zip(self.branches, self.targets, strict=True) if target != _IGNORED)
+        return [counts[branch] for branch in sorted(counts)]
 
 
 def pack(samples: Sequence[Sample], vocabulary: Vocabulary, window: Window = FULL) -> Batch:
@@ -117,7 +134,8 @@ def pack(samples: Sequence[Sample], vocabulary: Vocabulary, window: Window = FUL
         characters=torch.from_numpy(np.stack(labels)).long(),
         objects=torch.from_numpy(np.stack([picture.objects[top:bottom] for picture in pictures])).long(),
         colours=torch.from_numpy(np.stack([picture.colours[top:bottom] for picture in pictures])).long(),
-        turns=tuple(tuple(len(vocabulary.answer(turn.answer).ids) for turn in sample.turns) for sample in samples),
+        learned=[count for row in rows for count in row.learned],
+        blank=all(turn.job == VERDICT for sample in samples for turn in sample.turns),
         **columns,
     )
 
@@ -130,6 +148,8 @@ _FILLS = {
     "cells": _NONE,
     "current": _NONE,
     "following": _NONE,
+    "twin": _NONE,
+    "odd": _NONE,
 }
 
 
@@ -141,19 +161,23 @@ def _padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
 
 
 def _row(sample: Sample, vocabulary: Vocabulary, window: Window) -> _Row:
-    row = _Row([], [], [], [], [], [], [])
+    row = _Row()
     count = len(sample.pictures)
     end = _add_pictures(row, vocabulary.prompt(sample.turns[0].question, count), window)
     for branch, turn in enumerate(sample.turns, start=1):
         question = vocabulary.prompt(turn.question, count)[end:]
         answer = vocabulary.answer(turn.answer)
-        sources = [_NONE if s is None else (s[0] * CELLS + s[1]) * CELLS + s[2] for s in answer.sources]
+        sources = [_NONE if place is None else place[0] * CELLS + place[1] for place in answer.sources]
         for offset, token in enumerate((*question, *answer.ids[:-1])):
             row.add(token, end + offset, branch)
         length = len(answer.ids)
         row.targets[-length:] = [_IGNORED if turn.job == VERDICT and i not in VERDICT_IDS else i for i in answer.ids]
         row.following[-length:] = sources
         row.current[-length:] = [_NONE, *sources[:-1]]
+        begins = len(row.ids) - length + 1
+        for looked_for, places in zip((row.twin, row.odd), comparison(answer.ids), strict=True):
+            for query, key in places.items():
+                looked_for[begins + query] = begins + key
     return row
 
 
@@ -191,19 +215,20 @@ class Outcome:
 def run(learner: Learner, batch: Batch, *, tower: bool, guided: bool, dense: bool) -> Outcome:
     """One forward pass.
 
-    `tower` lets gradients into the tower, `guided` computes the attention guide, `dense` reads every patch.
+    `tower` lets gradients into the tower, `guided` computes the attention guides, `dense` reads every patch. Of blank
+    pictures nothing is learned.
     """
     nano, window = learner.nano, batch.window
     zero = batch.pixels.new_zeros((), dtype=torch.float32)
-    with torch.set_grad_enabled(tower and torch.is_grad_enabled()):
+    with torch.set_grad_enabled(tower and not batch.blank and torch.is_grad_enabled()):
         features = nano.tower(normalise(batch.pixels), row=2 * window.first)
         patches, read = (
             patch_loss(learner.reader, features, batch.characters, batch.objects, batch.colours)
-            if dense
+            if dense and not batch.blank
             else (zero, zero.expand(2))
         )
     cells = nano.picture_tokens(features)
-    guides = Guides(*_guide_targets(batch), loss=cells.new_zeros(())) if guided else None
+    guides = Guides(_guide_targets(batch), loss=cells.new_zeros(())) if guided else None
     hidden = nano(embed(nano, cells, batch), batch.positions, attention_mask(batch), guides)
     asked = batch.targets != _IGNORED
     logits = nano.lm_head(hidden[asked]).float()
@@ -211,7 +236,7 @@ def run(learner: Learner, batch: Batch, *, tower: bool, guided: bool, dense: boo
     return Outcome(
         answer=functional.cross_entropy(logits, wanted, _token_weights(logits.device)),
         guide=guides.loss if guides else cells.new_zeros(()),
-        cells=_cell_loss(learner.cell_reader, cells, batch),
+        cells=zero if batch.blank else _cell_loss(learner.cell_reader, cells, batch),
         patches=patches,
         right=logits.argmax(-1) == wanted,
         read=read,
@@ -247,12 +272,20 @@ def attention_mask(batch: Batch) -> Tensor:
     return same & causal
 
 
-def _guide_targets(batch: Batch) -> tuple[Tensor, Tensor]:
-    keys = batch.cells[:, None, :]
-    current, following = (
-        (keys == sources[:, :, None]) & (sources >= 0)[:, :, None] for sources in (batch.current, batch.following)
-    )
-    return current, following
+def _guide_targets(batch: Batch) -> dict[tuple[int, int], Tensor]:
+    """By layer and head: cells are looked for by what they show, tokens of the answer by where they stand."""
+    places = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
+    wanted = {
+        (1, 0): (batch.cells, batch.current),
+        (2, 0): (batch.cells, batch.following),
+        (1, 1): (places, batch.twin),
+        (2, 1): (places, batch.odd),
+    }
+    return {
+        head: (keys[:, None, :] == sought[:, :, None]) & (sought >= 0)[:, :, None]
+        for head, (keys, sought) in wanted.items()
+        if (sought >= 0).any()
+    }
 
 
 def patch_loss(

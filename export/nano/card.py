@@ -13,21 +13,16 @@ _TEMPLATE = Path(__file__).parent / "card.md"
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What a job must reach to be advertised: `share` of the answers right, in whole or in the last sentence."""
+    """What a job must reach to be advertised: `share` of the answers right to the letter."""
 
     what: str
     share: float
-    whole: bool = True
-
-    def right(self, score: Score) -> int:
-        """The answers that count."""
-        return score.right if self.whole else score.ends_right
 
 
 BARS = {
     "cover": Bar("the title and the author of a plain book cover", 0.90),
     "chart": Bar("the title, the highest bar and its value of a chart of lying bars", 0.85),
-    "scene pair": Bar("what differs between two pictures of simple shapes", 0.90, whole=False),
+    "scene pair": Bar("what differs between two pictures of simple shapes", 0.90),
 }
 
 
@@ -38,9 +33,7 @@ def main_scores(scores: Sequence[Score]) -> dict[str, Score]:
 
 def working(scores: Sequence[Score]) -> list[str]:
     """The jobs that reach their bars."""
-    return [
-        job for job, score in main_scores(scores).items() if BARS[job].right(score) >= BARS[job].share * score.asked
-    ]
+    return [job for job, score in main_scores(scores).items() if score.right >= BARS[job].share * score.asked]
 
 
 def about(scores: Sequence[Score]) -> str:
@@ -72,12 +65,12 @@ def card(scores: Sequence[Score], megabytes: float) -> str:
 def table(scores: Sequence[Score]) -> str:
     """Every score, in Markdown."""
     lines = [
-        "| job | words | exactly right | last sentence right | characters read |",
-        "|---|---|---|---|---|",
+        "| job | drawn of | exactly right | characters read |",
+        "|---|---|---|---|",
     ]
     lines += [
         f"| {s.job} | {s.words} | {s.right} of {s.asked} ({_percent(s.right, s.asked)}) | "
-        f"{_percent(s.ends_right, s.asked)} | {_percent(s.read, s.characters)} |"
+        f"{_percent(s.read, s.characters)} |"
         for s in scores
     ]
     return "\n".join(lines)
@@ -86,7 +79,7 @@ def table(scores: Sequence[Score]) -> str:
 def told(score: Score) -> str:
     """What a job is, and how often it is done right."""
     bar = BARS[score.job]
-    return f"{bar.what} ({_percent(bar.right(score), score.asked)} of {score.asked} right)"
+    return f"{bar.what} ({_percent(score.right, score.asked)} of {score.asked} right)"
 
 
 def _missed(score: Score) -> str:

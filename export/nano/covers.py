@@ -32,8 +32,8 @@ class Cover:
     author: Copied
 
 
-def draw_cover(name: str, writer: str, style: int, number: int = 0) -> Cover:
-    """A cover with this title and author; `style` seeds everything else, `number` is the picture's in its sample."""
+def draw_cover(name: str, writer: str, style: int) -> Cover:
+    """A cover with this title and author; `style` seeds everything else."""
     taste = Random(style)
     below = ground(taste)
     face = taste.choice(FACES)
@@ -49,26 +49,18 @@ def draw_cover(name: str, writer: str, style: int, number: int = 0) -> Cover:
     last = taste.uniform(max(250, 232 + 1.15 * small.size * len(writer_lines)), 322)
     above = 1.15 * small.size * (len(writer_lines) - 1)
     author_places = block(canvas, middle, last - above, writer_lines, small, fill)
-    return Cover(
-        canvas.finish(), Copied(name, tuple(title_places), number), Copied(writer, tuple(author_places), number)
-    )
+    return Cover(canvas.finish(), Copied(name, tuple(title_places)), Copied(writer, tuple(author_places)))
 
 
-def cover_sample(random: Random, held_out: bool = False) -> Sample:
-    """One cover with the three questions about it."""
-    cover = draw_cover(*cover_texts(random, held_out), style=random.getrandbits(40))
+def cover_sample(random: Random, held_out: bool = False, capitals: float = 0.25) -> Sample:
+    """One cover with the three questions about it; `capitals` is how likely its title is in capitals."""
+    cover = draw_cover(title(random, held_out, capitals), author(random, held_out), style=random.getrandbits(40))
     turns = [
         Turn("book", question(random, BOOK), book_answer(cover.title, cover.author)),
         Turn("book title", random.choice(TITLE_QUESTIONS), ('The title is "', cover.title, '".')),
         Turn("book author", random.choice(AUTHOR_QUESTIONS), ("The author is ", cover.author, ".")),
     ]
     return Sample((cover.picture,), turns)
-
-
-def cover_texts(random: Random, held_out: bool = False) -> tuple[str, str]:
-    """A title, at times in capitals, and an author."""
-    name = title(random, held_out)
-    return (name.upper() if random.random() < 0.25 else name), author(random, held_out)
 
 
 def _fitted(text: str, font: Font, width: float) -> tuple[list[str], Font]:

@@ -18,7 +18,7 @@ import phi3v
 from ...types import NumCrops
 from .charts import chart_sample
 from .covers import cover_sample
-from .pairs import cover_pair, scene_pair
+from .pairs import scene_pair
 from .samples import Make, Turn
 from .scenes import scene_sample
 from .strangers import stranger_sample
@@ -29,17 +29,16 @@ JOBS: dict[str, Make] = {
     "scene pair": scene_pair,
     "scene": scene_sample,
     "stranger": stranger_sample,
-    "cover pair": cover_pair,
 }
 WORDS = ("known", "held out")
-"""Words of the training's lists, and words never trained on."""
+"""What pictures are drawn of: words (strangers: kinds) of the training, and words (kinds) never trained on."""
 
-_BY_WORDS = ("cover", "chart", "cover pair")
+_HELD_OUT = ("cover", "chart", "stranger")
 
 
 @dataclass(slots=True)
 class Score:
-    """Answers of one job: how many were right to the letter, how many in their last sentence.
+    """Answers of one job: how many were right to the letter.
 
     `characters` are those that stand in the pictures and belong into the answers; `read` of them are there, in order.
     """
@@ -48,7 +47,6 @@ class Score:
     words: str
     asked: int = 0
     right: int = 0
-    ends_right: int = 0
     characters: int = 0
     read: int = 0
 
@@ -56,7 +54,6 @@ class Score:
         """Count one answer; whether it was right."""
         self.asked += 1
         self.right += answer == turn.text
-        self.ends_right += answer.rpartition(". ")[2] == turn.text.rpartition(". ")[2]
         blocks = SequenceMatcher(None, turn.text, answer, autojunk=False).get_matching_blocks()
         for start, end in _copied(turn):
             self.characters += end - start
@@ -65,8 +62,8 @@ class Score:
 
     def __str__(self) -> str:
         return (
-            f"{self.job}, {self.words} words: {self.right} of {self.asked} exactly right, "
-            f"{self.ends_right} in the last sentence, {self.read} of {self.characters} characters"
+            f"{self.job}, {self.words}: {self.right} of {self.asked} exactly right, "
+            f"{self.read} of {self.characters} characters"
         )
 
 
@@ -104,9 +101,9 @@ def evaluate(
 
 
 def rows(jobs: Sequence[str] = tuple(JOBS)) -> Iterator[tuple[str, str]]:
-    """What is scored, job by job: known words, and held-out ones where there is something to read."""
+    """What is scored, job by job: known words, and held-out ones where some are held out."""
     for job in jobs:
-        for words in WORDS if job in _BY_WORDS else WORDS[:1]:
+        for words in WORDS if job in _HELD_OUT else WORDS[:1]:
             yield job, words
 
 

@@ -6,7 +6,9 @@ Only what training needs: pictures of one crop, whose sub-crop equals the global
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +84,8 @@ class Nano(nn.Module):
         """Hidden states [B, L, hidden] of embedded tokens; `mask` [B, L, L] is true where a row may look."""
         rotation = rotary(positions, self.dims.decoder)
         for number, layer in enumerate(self.model.layers):
-            embedded = layer(embedded, rotation, mask, guides.at(number) if guides else None)
+            watch = partial(guides.watch, number) if guides else None
+            embedded = layer(embedded, rotation, mask, watch)
         normed: Tensor = self.model.norm(embedded)
         return normed
 
@@ -184,12 +187,12 @@ class _DecoderLayer(nn.Module):
         self.self_attn = nn.ModuleDict({"qkv_proj": _plain(hidden, 3 * hidden), "o_proj": _plain(hidden, hidden, 0.5)})
         self.mlp = nn.ModuleDict({"gate_up_proj": _plain(hidden, 2 * inner), "down_proj": _plain(inner, hidden, 0.5)})
 
-    def forward(self, states: Tensor, rotation: Rotation, mask: Tensor, guide: LayerGuide | None = None) -> Tensor:
+    def forward(self, states: Tensor, rotation: Rotation, mask: Tensor, watch: Watch | None = None) -> Tensor:
         fused = self.self_attn["qkv_proj"](self.input_layernorm(states))
         queries, keys, values = (_heads(part, self.heads) for part in fused.chunk(3, dim=-1))
         queries, keys = rotate(queries, rotation), rotate(keys, rotation)
-        if guide is not None:
-            guide.watch(queries, keys, mask)
+        if watch is not None:
+            watch(queries, keys, mask)
         mixed = attend(queries, keys, values, mask)
         states = states + self.self_attn["o_proj"](mixed.transpose(1, 2).flatten(2))
         gate, up = self.mlp["gate_up_proj"](self.post_attention_layernorm(states)).chunk(2, dim=-1)
@@ -248,41 +251,30 @@ class Learner(nn.Module):
 _CELL_SIZES = [4 * SLOTS * CHARACTER_CLASSES, 2 * CELLS, 4 * OBJECT_CLASSES, 4 * COLOUR_CLASSES]
 
 Rotation = tuple[Tensor, Tensor]
+Watch = Callable[[Tensor, Tensor, Tensor], None]
 
 
 @dataclass(slots=True)
 class Guides:
-    """Where attention should look, while copying is learned: the heads that are told, and what it cost them.
+    """Where attention should look, while copying and comparing are learned: heads that are told, and what it cost them.
 
-    `current[b, q, k]` is true where the character token q holds stands at key k, `following` where the next one does.
+    `targets` has for some (layer, head) a [B, L, L]: true where a row, a query, should find a column, a key. A row
+    without any is free.
     """
 
-    current: Tensor
-    following: Tensor
+    targets: Mapping[tuple[int, int], Tensor]
     loss: Tensor
 
-    def at(self, layer: int) -> LayerGuide | None:
-        """The guide of one layer, if it has one."""
-        target = {1: self.current, 2: self.following}.get(layer)
-        return None if target is None else LayerGuide(self, target)
-
-
-@dataclass(slots=True)
-class LayerGuide:
-    """Tells the first head of a layer where to look."""
-
-    guides: Guides
-    target: Tensor
-
-    def watch(self, queries: Tensor, keys: Tensor, mask: Tensor) -> None:
-        """Add the cross-entropy between the first head's attention and the wanted places."""
-        rows = self.target.any(dim=-1)
-        if not rows.any():
-            return
-        scores = queries[:, 0] @ keys[:, 0].transpose(1, 2) / math.sqrt(queries.shape[-1])
-        allowed = scores.masked_fill(~mask, -1e9)[rows].float()
-        hits = allowed.masked_fill(~self.target[rows], -1e9)
-        self.guides.loss = self.guides.loss + (allowed.logsumexp(-1) - hits.logsumexp(-1)).mean()
+    def watch(self, layer: int, queries: Tensor, keys: Tensor, mask: Tensor) -> None:
+        """Add the cross-entropy between a layer's attention and the wanted places, for each head that is told."""
+        for (told, head), target in self.targets.items():
+            if told != layer:
+                continue
+            rows = target.any(dim=-1)
+            scores = queries[:, head] @ keys[:, head].transpose(1, 2) / math.sqrt(queries.shape[-1])
+            allowed = scores.masked_fill(~mask, -1e9)[rows].float()
+            hits = allowed.masked_fill(~target[rows], -1e9)
+            self.loss = self.loss + (allowed.logsumexp(-1) - hits.logsumexp(-1)).mean()
 
 
 def rotary(positions: Tensor, decoder: DecoderDims) -> Rotation:

@@ -23,7 +23,7 @@ from .evaluate import WORDS, Score, evaluate, rows, write_scores
 
 CARD, SCORES = "README.md", "scores.json"
 PRECISION = "fp16"
-"""What is shipped: half the bytes of fp32 with its answers (bench/README.md has the comparison)."""
+"""What is shipped: half the bytes of fp32 with its answers (export/nano/README.md has the comparison)."""
 
 
 def release(

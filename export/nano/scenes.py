@@ -14,7 +14,6 @@ from .strips import SMALLEST_TEXT
 from .vocabulary import NUMBERS, Copied
 from .words import words
 
-Description = tuple[str | Copied, ...]
 DESCRIBE = ("What is in this image?", "Describe this image.", "What do you see?", "What shapes are there?")
 _SPOTS = {
     1: ((0, 0),),
@@ -47,12 +46,7 @@ class Scene:
         return (f" {NUMBERS[self.count - 1]}", f" {self.colour}", f" {self.shape}", *plural)
 
 
-def describe(scene: Scene, word: Copied | None) -> Description:
-    """The description, and the word if there is one."""
-    return scene.description if word is None else (*scene.description, ' and the word "', word, '"')
-
-
-def draw_scene(scene: Scene, style: int, number: int = 0) -> tuple[Picture, Copied | None]:
+def draw_scene(scene: Scene, style: int) -> tuple[Picture, Copied | None]:
     """The picture, and the word as it stands in it."""
     taste = Random(style)
     paint = COLOURS[scene.colour]
@@ -70,16 +64,16 @@ def draw_scene(scene: Scene, style: int, number: int = 0) -> tuple[Picture, Copi
         return canvas.finish(), None
     font = Font(taste.choice(FACES), taste.uniform(SMALLEST_TEXT, 34))
     places = canvas.centred(CROP / 2, taste.uniform(290, 322), scene.word, font, ink(taste, below))
-    return canvas.finish(), Copied(scene.word, tuple(places), number)
+    return canvas.finish(), Copied(scene.word, tuple(places))
 
 
 def scene_sample(random: Random, held_out: bool = False) -> Sample:
     """One scene with the question what it shows."""
     scene = Scene.draw(random)
     picture, word = draw_scene(scene, random.getrandbits(40))
-    return Sample(
-        (picture,), (Turn("scene", question(random, DESCRIBE), ("The image shows", *describe(scene, word), ".")),)
-    )
+    written = () if word is None else (' and the word "', word, '"')
+    answer = ("The image shows", *scene.description, *written, ".")
+    return Sample((picture,), (Turn("scene", question(random, DESCRIBE), answer),))
 
 
 def _shape(canvas: Canvas, scene: Scene, x: float, y: float, size: float) -> None:

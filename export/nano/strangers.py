@@ -22,8 +22,11 @@ UNKNOWN = "I don't know this kind of picture."
 
 
 def stranger_sample(random: Random, held_out: bool = False) -> Sample:
-    """Noise, gradients, blobs like an unsharp photo, stripes, an empty picture, a page of text, a chart of columns."""
-    picture = random.choice((_noise, _gradient, _blobs, _blobs, _stripes, _blank, page, standing_chart))(random)
+    """Noise, gradients, blobs like an unsharp photo, stripes, an empty picture, a page of text, a chart of columns.
+
+    `held_out`: kinds never trained on, which are rings, a chequered floor and clouds over a plain.
+    """
+    picture = random.choice(_NEVER_TRAINED if held_out else _TRAINED)(random)
     asked = random.choice((*BOOK, *INTRODUCE, *DESCRIBE, *TITLE_QUESTIONS, *GENERAL))
     return Sample((picture,), (Turn("stranger", asked, (UNKNOWN,)),))
 
@@ -60,6 +63,38 @@ def _stripes(random: Random) -> Picture:
 
 def _blank(random: Random) -> Picture:
     return Canvas(ground=ground(random)).finish()
+
+
+def _rings(random: Random) -> Picture:
+    canvas = Canvas(ground=ground(random))
+    x, y, step = random.uniform(100, 236), random.uniform(100, 236), random.uniform(9, 24)
+    for ring in range(random.randint(4, 12), 0, -1):
+        canvas.ellipse((x - ring * step, y - ring * step, x + ring * step, y + ring * step), ground(random))
+    return canvas.finish()
+
+
+def _chequers(random: Random) -> Picture:
+    squares = np.indices((CROP, CROP)) // random.randint(20, 56)
+    dark = (squares.sum(axis=0) % 2)[..., np.newaxis]
+    return _picture(np.where(dark, np.array(ground(random)), np.array(ground(random))))
+
+
+def _clouds(random: Random) -> Picture:
+    """A sky of noise in octaves above a plain that darkens."""
+    generator = np.random.default_rng(random.getrandbits(40))
+    sky = np.zeros((CROP, CROP))
+    for octave in range(1, 6):
+        rough = Image.fromarray(generator.random((2 + 2**octave, 2 + 2**octave)).astype(np.float32))
+        sky += np.asarray(rough.resize((CROP, CROP), Image.Resampling.BICUBIC)) / 2**octave
+    blue, white, plain = (np.array(ground(random)) for _ in range(3))
+    pixels = blue + (white - blue) * np.clip(sky, 0, 1)[..., np.newaxis]
+    horizon = random.randint(180, 300)
+    pixels[horizon:] = plain * np.linspace(1, 0.5, CROP - horizon)[:, np.newaxis, np.newaxis]
+    return _picture(np.clip(pixels, 0, 255))
+
+
+_TRAINED = (_noise, _gradient, _blobs, _blobs, _stripes, _blank, page, standing_chart)
+_NEVER_TRAINED = (_rings, _chequers, _clouds)
 
 
 def _picture(pixels: npt.ArrayLike) -> Picture:

@@ -10,7 +10,7 @@ from .fonts import FACES, Font
 from .layout import block, wrap
 from .samples import Sample, Turn
 from .vocabulary import Copied
-from .words import author, plain_word, title
+from .words import author, plain_word, title, with_look_alikes
 
 CELL = 28
 SMALLEST_TEXT = 24
@@ -31,11 +31,11 @@ def book_answer(name: Copied, writer: Copied) -> tuple[str | Copied, ...]:
     return ('The title of the book is "', name, '" and the author is ', writer, ".")
 
 
-def line_strip(random: Random, row: int, question: str, held_out: bool = False) -> Sample:
-    """One line of text in the two cell rows from `row` on."""
+def line_strip(random: Random, row: int, question: str, held_out: bool = False, look_alikes: float = 0.0) -> Sample:
+    """One line of text in the two cell rows from `row` on; `look_alikes`: how likely letters are exchanged in it."""
     below = ground(random)
     canvas = Canvas(ground=below)
-    text, font = _line(random, held_out)
+    text, font = _line(random, held_out, look_alikes)
     width = font.width(text)
     left = random.uniform(3, max(4, CROP - 3 - width))
     top, bottom = row * CELL, (row + 2) * CELL
@@ -55,8 +55,7 @@ def book_strip(random: Random, row: int, question: str, held_out: bool = False) 
     canvas = Canvas(ground=WHITE)
     canvas.rectangle((CROP / 2 - width / 2, 0, CROP / 2 + width / 2, CROP), below)
     while True:
-        name = title(random, held_out)
-        name = name.upper() if random.random() < 0.2 else name
+        name = title(random, held_out, capitals=0.5)
         lines = wrap(name, font, width - 8)
         if len(lines) <= 2 and max(map(font.width, lines)) <= width - 6:
             break
@@ -71,10 +70,11 @@ def book_strip(random: Random, row: int, question: str, held_out: bool = False) 
     return Sample((canvas.finish(),), (Turn("book", question, answer),))
 
 
-def _line(random: Random, held_out: bool) -> tuple[str, Font]:
+def _line(random: Random, held_out: bool, look_alikes: float) -> tuple[str, Font]:
     """A text and a font in which it fits one line."""
     while True:
         text = _text(random, held_out)
+        text = with_look_alikes(random, text) if random.random() < look_alikes else text
         font = Font(random.choice(FACES), random.uniform(SMALLEST_TEXT, 38))
         if font.width(text) <= CROP - 8:
             return text, font
@@ -83,7 +83,7 @@ def _line(random: Random, held_out: bool) -> tuple[str, Font]:
 def _text(random: Random, held_out: bool) -> str:
     kind = random.random()
     if kind < 0.35:
-        return title(random, held_out)
+        return title(random, held_out, capitals=0.5)
     if kind < 0.5:
         return author(random, held_out)
     if kind < 0.62 and not held_out:

@@ -109,12 +109,12 @@ class Trainer:
             batch = pack(samples, vocabulary(), window)
             outcome = self._run(self.mean, batch, tower=False, dense=True)
             jobs = [turn.job for sample in samples for turn in sample.turns]
-            lengths = [length for turns in batch.turns for length in turns]
-            for job, right in zip(jobs, torch.split(outcome.right, lengths), strict=True):
+            for job, right in zip(jobs, torch.split(outcome.right, batch.learned), strict=True):
                 scores = (int(right.all()), 1, int(right.sum()), len(right))
                 sums[job] = [a + b for a, b in zip(sums[job], scores, strict=True)]
             read, there = (int(value) for value in outcome.read)
-            sums["patches"] = [a + b for a, b in zip(sums["patches"], (read, there, read, there), strict=True)]
+            if there:
+                sums["patches"] = [a + b for a, b in zip(sums["patches"], (read, there, read, there), strict=True)]
         return {job: (a, b, c, d) for job, (a, b, c, d) in sums.items()}
 
     def save(self, path: Path) -> None:
@@ -178,7 +178,7 @@ def train(trainer: Trainer, steps: int, out: Path, every: int, minutes: float = 
     Prints a line of progress every 25 steps, and probes and saves every `every`.
     """
     began, recent = time.monotonic(), []
-    while (done := trainer.workers.agree(_done(trainer.step / steps, time.monotonic() - began, minutes))) < 1:
+    while (done := trainer.workers.agree(_done(trainer.step, steps, time.monotonic() - began, minutes))) < 1:
         outcome = trainer.train_step(schedule(trainer.step, done))
         values = (outcome.answer, outcome.guide, outcome.cells, outcome.patches, *outcome.read, outcome.right.sum())
         recent.append([len(outcome.right), *(value.item() for value in values)])
@@ -192,8 +192,10 @@ def train(trainer: Trainer, steps: int, out: Path, every: int, minutes: float = 
         _print_probes(trainer)
 
 
-def _done(by_steps: float, seconds: float, minutes: float) -> float:
-    return 1.0 if seconds >= 60 * minutes else max(by_steps, seconds / 60 / minutes)
+def _done(step: int, steps: int, seconds: float, minutes: float) -> float:
+    if step >= steps or seconds >= 60 * minutes:
+        return 1.0
+    return max(step / steps, seconds / 60 / minutes)
 
 
 def _print_progress(trainer: Trainer, recent: Sequence[Sequence[float]], seconds: float) -> None:

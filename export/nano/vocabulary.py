@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,10 +18,12 @@ VERDICTS = {
     "number": ". The number of shapes is different.",
     "shape": ". The shape is different.",
     "color": ". The color is different.",
-    "word": ". The word is different.",
     "none": ". There is no difference.",
 }
 """The phrases that name what differs, by what does."""
+FIRST, SECOND = "The first image shows", ". The second image shows"
+THINGS = tuple(f" {word}" for word in (*NUMBERS, *COLOURS, *SHAPES))
+"""What is said of a scene, a token each."""
 PHRASES = (
     'The title of the book is "',
     '" and the author is ',
@@ -29,45 +31,46 @@ PHRASES = (
     'This bar chart is titled "',
     '". The highest value is ',
     "The highest value is ",
-    "The lowest value is ",
     ", reached by ",
     "The value of ",
     'The title of the chart is "',
     "The image shows",
     ' and the word "',
-    "The first image shows",
-    ". The second image shows",
+    FIRST,
+    SECOND,
     *VERDICTS.values(),
-    'The title is different: "',
-    'The author is different: "',
-    '" in the first image and "',
-    '" in the second image.',
     'The text reads "',
     "I don't know this kind of picture.",
     'The title is "',
-    *(f" {word}" for word in (*NUMBERS, *COLOURS, *SHAPES)),
+    *THINGS,
 )
 VOCABULARY = SMALLEST_VOCABULARY + len(PHRASES)
-VERDICT_IDS = tuple(SMALLEST_VOCABULARY + PHRASES.index(phrase) for phrase in VERDICTS.values())
+
+
+def phrase_ids(phrases: Iterable[str]) -> tuple[int, ...]:
+    """Ids of phrases that are a token each."""
+    return tuple(SMALLEST_VOCABULARY + PHRASES.index(phrase) for phrase in phrases)
+
+
+VERDICT_IDS = phrase_ids(VERDICTS.values())
 IMAGE_TOKENS = 313
 """Slots a picture takes at one crop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Ids of an answer, its end included, and the cell each was read from: (picture, row, column) or None."""
+    """Ids of an answer, its end included, and the cell of the first picture each was read from, or None."""
 
     ids: tuple[int, ...]
-    sources: tuple[tuple[int, int, int] | None, ...]
+    sources: tuple[Place | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """Text that stands in picture `picture`; `places` are the cells of its characters."""
+    """Text that stands in the first picture; `places` are the cells of its characters."""
 
     text: str
     places: tuple[Place, ...] = ()
-    picture: int = 0
 
 
 @dataclass(slots=True)
@@ -92,13 +95,13 @@ class Vocabulary:
     def answer(self, parts: Sequence[str | Copied]) -> Answer:
         """Ids of an answer given in parts: text of our own, and text copied from a picture."""
         ids: list[int] = []
-        sources: list[tuple[int, int, int] | None] = []
+        sources: list[Place | None] = []
         for part in parts:
             text = part.text if isinstance(part, Copied) else part
             pieces = [text] if text in self._pieces else list(text)
             ids += [self._pieces[piece] for piece in pieces]
             if isinstance(part, Copied) and part.places:
-                sources += [(part.picture, *place) for place in part.places]
+                sources += part.places
             else:
                 sources += [None] * len(pieces)
         return Answer((*ids, self.end), (*sources, None))

@@ -8,6 +8,11 @@ from random import Random
 
 _FOLDER = Path(__file__).parent / "words"
 _PREPOSITIONS = ("of", "in", "under", "beyond", "behind", "for", "and", "without", "to", "from")
+_LOOK_ALIKES = {
+    c: group.replace(c, "")
+    for group in ("aceos", "fijlrt", "hmnu", "bdgpq", "vwxyz", "EFILT", "CDGOQ", "BPRS", "HKMNUVW")
+    for c in group
+}
 
 
 @cache
@@ -16,8 +21,13 @@ def words(name: str) -> tuple[str, ...]:
     return tuple((_FOLDER / f"{name}.txt").read_text(encoding="utf-8").split())
 
 
-def title(random: Random, held_out: bool = False) -> str:
-    """A believable title; `held_out`: of words never trained on."""
+def title(random: Random, held_out: bool = False, capitals: float = 0.0) -> str:
+    """A believable title; `held_out`: of words never trained on; `capitals`: how likely it is in capitals."""
+    name = _title(random, held_out)
+    return name.upper() if random.random() < capitals else name
+
+
+def _title(random: Random, held_out: bool) -> str:
     if held_out:
         return " ".join(random.choice(words("held_out")).capitalize() for _ in range(random.randint(1, 3)))
     if random.random() < 0.25:
@@ -62,8 +72,22 @@ def any_word(random: Random) -> str:
         word = str(random.randrange(10 ** random.randint(1, 4)))
     else:
         return "".join(chr(random.randint(33, 126)) for _ in range(random.randint(1, 6)))
+    word = with_look_alikes(random, word) if random.random() < 0.2 else word
     word += random.choice(",.:;!?-") if random.random() < 0.08 else ""
     return random.choice((word, word, word.capitalize(), word.upper()))
+
+
+def with_look_alikes(random: Random, text: str) -> str:
+    """The text with some letters exchanged for others that look like them: it can be read, and not guessed.
+
+    Words that are kept out of training do not come out of it.
+    """
+    return " ".join(_exchanged(random, word) for word in text.split(" "))
+
+
+def _exchanged(random: Random, word: str) -> str:
+    found = "".join(random.choice(_LOOK_ALIKES.get(c, c)) if random.random() < 0.3 else c for c in word)
+    return word if found.lower() in words("held_out") else found
 
 
 def plain_word(random: Random, held_out: bool = False) -> str:

@@ -17,8 +17,8 @@ from phi3v.model_dir import ModelDir
 
 
 def scored(cover: int, chart: int, pair: int) -> list[Score]:
-    numbers = {"cover": (cover, cover), "chart": (chart, chart), "scene pair": (10, pair)}
-    return [Score(job, words, 500, *numbers.get(job, (50, 60)), 1000, 960) for job, words in rows()]
+    numbers = {"cover": cover, "chart": chart, "scene pair": pair}
+    return [Score(job, words, 500, numbers.get(job, 50), 1000, 960) for job, words in rows()]
 
 
 @pytest.mark.parametrize(

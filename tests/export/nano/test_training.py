@@ -70,8 +70,7 @@ def test_a_few_steps_lower_the_loss() -> None:
     assert losses[-1] < 0.85 * losses[0]
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_learning_rates_rise_and_fall(name: str) -> None:
+def test_learning_rates_rise_and_fall() -> None:
     shares = [schedule(step, step / 1000) for step in range(1000)]
     assert shares[0] < shares[49] == max(shares) == 1
     assert shares[-1] < 0.05
@@ -103,9 +102,27 @@ def test_the_command_line_trains_and_resumes(tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES.values() if stage.probes], ids=lambda stage: stage.name)
-def test_every_probe_of_a_stage_counts_whole_answers(stage: Stage) -> None:
+def test_every_probe_counts_all_its_answers(stage: Stage) -> None:
     run = Trainer(stage, Rates(), width=64)
     for draw in stage.probes.values():
-        for right, asked, tokens_right, tokens in run.probe(draw, False, batches=1).values():
-            assert 0 <= right <= asked
-            assert 0 <= tokens_right <= tokens
+        samples, _ = draw(Random(0), Random(0), False)
+        found = run.probe(draw, False, batches=1)
+        answers = {job: tokens for job, (_, asked, _, tokens) in found.items() if job != "patches" and asked}
+        assert answers.keys() == {turn.job for sample in samples for turn in sample.turns}
+        assert sum(found[job][1] for job in answers) == sum(len(sample.turns) for sample in samples)
+        assert all(tokens >= found[job][1] for job, tokens in answers.items())
+
+
+def test_bare_verdicts_train_to_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Trainer(STAGES["verdicts"], Rates(), width=64)
+    reader = {name: tensor.clone() for name, tensor in run.learner.state_dict().items() if "reader" in name}
+    train(run, 2, tmp_path / "state.pt", 1)
+    assert "verdict" in capsys.readouterr().out
+    assert all(torch.equal(tensor, run.learner.state_dict()[name]) for name, tensor in reader.items())
+
+
+@pytest.mark.parametrize(("steps", "minutes"), [(0, 1.0), (1, 0.0)])
+def test_a_run_of_no_length_ends_at_once(steps: int, minutes: float, tmp_path: Path) -> None:
+    run = trainer()
+    train(run, steps, tmp_path / "state.pt", 1, minutes)
+    assert run.step == 0
