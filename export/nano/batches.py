@@ -29,7 +29,7 @@ _GLOBAL = CELLS * _ROW + 1
 _NONE = -1
 _IGNORED = -100
 _VERDICT_WEIGHT = 5.0
-"""The verdict on a pair is one token of many, and the last to be learned."""
+"""The verdict on a pair is one token of many."""
 
 Ints = npt.NDArray[np.int64]
 

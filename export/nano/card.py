@@ -52,7 +52,7 @@ def card(scores: Sequence[Score], megabytes: float) -> str:
     missing = [job for job in BARS if job not in works]
     parts = {
         "works": _listed([told(main_scores(scores)[job]) for job in works]) or "No job has reached its bar yet.",
-        "missing": _listed([_missed(main_scores(scores)[job]) for job in missing]) or "None.",
+        "missing": _weak([_missed(main_scores(scores)[job]) for job in missing]),
         "scores": table(scores),
         "megabytes": f"{megabytes:.1f}",
     }
@@ -65,7 +65,7 @@ def card(scores: Sequence[Score], megabytes: float) -> str:
 def table(scores: Sequence[Score]) -> str:
     """Every score, in Markdown."""
     lines = [
-        "| job | drawn of | exactly right | characters read |",
+        "| job | words or kinds | exactly right | characters read |",
         "|---|---|---|---|",
     ]
     lines += [
@@ -80,6 +80,12 @@ def told(score: Score) -> str:
     """What a job is, and how often it is done right."""
     bar = BARS[score.job]
     return f"{bar.what} ({_percent(score.right, score.asked)} of {score.asked} right)"
+
+
+def _weak(missing: Sequence[str]) -> str:
+    if not missing:
+        return "Every job reaches its bar. Of words it was not trained on it reads fewer: see the table."
+    return f"Not good enough to rely on, and not advertised anywhere:\n\n{_listed(missing)}"
 
 
 def _missed(score: Score) -> str:

@@ -23,7 +23,7 @@ from .evaluate import WORDS, Score, evaluate, rows, write_scores
 
 CARD, SCORES = "README.md", "scores.json"
 PRECISION = "fp16"
-"""What is shipped: half the bytes of fp32 with its answers (export/nano/README.md has the comparison)."""
+"""What is shipped: half the bytes of fp32, and as many answers right (export/nano/README.md has the comparison)."""
 
 
 def release(
@@ -31,7 +31,7 @@ def release(
 ) -> list[Score]:
     """Build, score and describe the built-in model, beside the one that is there, and only then replace that.
 
-    `count` pictures are asked about where there is a bar, a fifth of it elsewhere.
+    `count` pictures are asked about for each job that has a bar, and for covers of held-out words; a fifth elsewhere.
     """
     folder.parent.mkdir(exist_ok=True)
     new = folder.with_name(f"{folder.name}.new")
