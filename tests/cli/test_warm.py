@@ -420,12 +420,17 @@ def test_json_begins_anew_because_nothing_was_printed(own: Home) -> None:
 
 def test_two_at_once_are_answered_in_turn_and_the_second_is_told(shared: Home) -> None:
     questions = [("hi", "--max-new-tokens", "1000", *RANDOM), ("ho", "photo.webp", *SHORT), ("ha", *SHORT)]
+    os.kill(shared.worker(), signal.SIGSTOP)  # the first answer does not end before the others are there
     with contextlib.ExitStack() as stack:
-        asking = [stack.enter_context(shared.popen("ask", *question)) for question in questions]
+        try:
+            asking = [stack.enter_context(shared.popen("ask", *question)) for question in questions]
+            until(lambda: shared.status()[0]["asking"] == len(questions), seconds=60)
+        finally:
+            os.kill(shared.worker(), signal.SIGCONT)
         done = [process.communicate(timeout=120) for process in asking]
     for question, (said, _) in zip(questions, done, strict=True):
         assert said == shared.run("ask", *question, "--no-warm").stdout
-    assert sum(b"waiting" in complained for _, complained in done) >= 1
+    assert sum(b"waiting" in complained for _, complained in done) == len(questions) - 1
 
 
 def connected(path: Path) -> socket.socket:
