@@ -116,8 +116,8 @@ class _Row:
     @property
     def learned(self) -> list[int]:
         """The number of tokens that are, branch by branch."""
-        counts = Counter(b for b, target in zip(self.branches, self.targets, strict=True) if target != _IGNORED)
-        return [counts[branch] for branch in sorted(counts)]
+        pairs = zip(self.branches, self.targets, strict=True)
+        return list(Counter(branch for branch, target in pairs if target != _IGNORED).values())
 
 
 def pack(samples: Sequence[Sample], vocabulary: Vocabulary, window: Window = FULL) -> Batch:
