@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import phi3v
-from phi3v.errors import BuiltinModelWarning, MissingDependencyError
+from phi3v.errors import BuiltinModelWarning
 from phi3v.export.manifest import verify
 from phi3v.export.nano.card import BARS, about, card, main_scores, told, working
 from phi3v.export.nano.evaluate import evaluate, read_scores, rows
@@ -104,12 +104,10 @@ def test_the_card_and_the_introduction_say_what_was_measured() -> None:
     assert all(score.asked >= 500 for score in main_scores(SCORED).values())
 
 
+@pytest.mark.usefixtures("fonts")
 @pytest.mark.parametrize("job", main_scores(SCORED))
 def test_it_still_answers_as_well_as_it_was_scored(engine: phi3v.Engine, job: str) -> None:
-    try:
-        score, _ = evaluate(engine, job, count := 12)
-    except MissingDependencyError as exc:  # the fonts that the pictures are drawn with
-        pytest.skip(str(exc))
+    score, _ = evaluate(engine, job, count := 12)
     expected = main_scores(SCORED)[job].right / main_scores(SCORED)[job].asked
     assert score.right >= (expected - 0.25) * count
 

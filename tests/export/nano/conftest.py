@@ -1,15 +1,8 @@
-"""These tests draw text, so they need the two font families."""
+"""These tests draw text."""
 
 import pytest
 
-from phi3v.errors import MissingDependencyError
-from phi3v.export.nano.fonts import FACES, Font
-
 
 @pytest.fixture(autouse=True, scope="session")
-def fonts() -> None:
-    try:
-        for face in FACES:
-            Font(face, 20).width("a")
-    except MissingDependencyError as exc:
-        pytest.skip(str(exc))
+def drawing(fonts: None) -> None:
+    """Every test here needs the fonts."""
