@@ -166,29 +166,31 @@ def terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         os.close(ours)
 
 
-def read_until(stream: object, wanted: bytes) -> bytes:
+def read_until(process: subprocess.Popen[bytes], wanted: bytes) -> bytes:
+    """Its standard error up to `wanted`, and not a byte of what may have come after it already."""
+    assert process.stderr is not None
     read = b""
-    while wanted not in read:
-        piece = os.read(stream.fileno(), 4096)  # type: ignore[attr-defined]
-        assert piece, read
-        read += piece
+    while not read.endswith(wanted):
+        byte = os.read(process.stderr.fileno(), 1)
+        assert byte, read
+        read += byte
     return read
 
 
 def test_ctrl_c_ends_the_answer_and_not_the_program(model: str) -> None:
     with terminal("--model", model, "--max-new-tokens", "100000") as (process, keyboard):
         assert process.stdout is not None
-        read_until(process.stderr, b"> ")
+        read_until(process, b"> ")
         os.write(keyboard, b"hi\n")
         assert process.stdout.read(20)
         process.send_signal(signal.SIGINT)
-        assert b"[interrupted; context" in read_until(process.stderr, b"]")
-        read_until(process.stderr, b"> ")
+        assert b"[interrupted; context" in read_until(process, b"]")
+        read_until(process, b"> ")
         process.send_signal(signal.SIGINT)  # at the prompt: a new line
-        read_until(process.stderr, b"> ")
+        read_until(process, b"> ")
         os.write(keyboard, b"/help\n")
-        read_until(process.stderr, b"/quit")
-        read_until(process.stderr, b"> ")
+        read_until(process, b"/quit")
+        read_until(process, b"> ")
         os.write(keyboard, b"\x04")
         process.stdout.read()
         assert process.wait(timeout=20) == 0
