@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import click
 
 from ..build import export_model
 from ..precision import PRECISIONS
@@ -20,20 +20,20 @@ def build(state: Path, folder: Path, precision: str = "fp32", overwrite: bool = 
         return export_model(checkpoint, folder, precision=precision, overwrite=overwrite)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m phi3v.export.nano.build", description=__doc__)
-    parser.add_argument("state", type=Path, help="what training saved (.pt), or its weights (.safetensors)")
-    parser.add_argument(
-        "folder", type=Path, help="the model folder to write; NAME.safetensors keeps the weights for more training"
-    )
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--overwrite", action="store_true")
-    options = parser.parse_args(arguments)
-    if options.folder.suffix == ".safetensors":
-        write_weights(options.state, options.folder)
+@click.command()
+@click.argument("state", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
+@click.option("--overwrite", is_flag=True)
+def main(state: Path, folder: Path, precision: str, overwrite: bool) -> None:
+    """Write the model FOLDER of STATE, what training saved (.pt) or its weights (.safetensors).
+
+    A FOLDER that is called NAME.safetensors keeps the weights for more training.
+    """
+    if folder.suffix == ".safetensors":
+        write_weights(state, folder)
         return
-    build(options.state, options.folder, options.precision, options.overwrite)
+    build(state, folder, precision, overwrite)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ Held-out pictures, drawn from seeds that training never uses, go through the pub
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 from random import Random
+
+import click
 
 import phi3v
 
@@ -117,26 +118,38 @@ def read_scores(file: Path) -> list[Score]:
     return [Score(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m phi3v.export.nano.evaluate", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=500)
-    parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS))
-    parser.add_argument("--num-crops", type=lambda text: text if text == "auto" else int(text), help="or auto")
-    parser.add_argument("--show", type=int, default=3, help="wrong answers to print a job")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the scores")
-    options = parser.parse_args(arguments)
+def _num_crops(value: str) -> NumCrops:
+    return "auto" if value == "auto" else int(value)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--count", type=click.IntRange(min=1), default=500, show_default=True, help="Pictures a job.")
+@click.option(
+    "--job",
+    "jobs",
+    type=click.Choice(list(JOBS)),
+    multiple=True,
+    default=list(JOBS),
+    help="May be given again. Default: all.",
+)
+@click.option("--num-crops", type=_num_crops, metavar="1-16|auto", help="Default: the model folder's.")
+@click.option("--show", type=click.IntRange(min=0), default=3, show_default=True, help="Wrong answers to print a job.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Keep the scores here.")
+def main(
+    folder: Path, count: int, jobs: tuple[str, ...], num_crops: NumCrops | None, show: int, file: Path | None
+) -> None:
+    """Score the answers of the model FOLDER through the public API, on pictures from seeds never trained on."""
     scores = []
-    with phi3v.load(options.folder) as engine:
-        for job, words in rows(options.jobs):
-            score, wrong = evaluate(engine, job, options.count, words, num_crops=options.num_crops)
+    with phi3v.load(folder) as engine:
+        for job, words in rows(jobs):
+            score, wrong = evaluate(engine, job, count, words, num_crops=num_crops)
             scores.append(score)
-            print(score, flush=True)
-            for case in wrong[: options.show]:
-                print(f"  wanted {case.wanted!r}\n  given  {case.given!r}", flush=True)
-    if options.json:
-        write_scores(scores, options.json)
+            click.echo(score)
+            for case in wrong[:show]:
+                click.echo(f"  wanted {case.wanted!r}\n  given  {case.given!r}")
+    if file:
+        write_scores(scores, file)
 
 
 if __name__ == "__main__":

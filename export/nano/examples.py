@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+
+import click
 
 from .charts import Data, draw_chart
 from .covers import draw_cover
@@ -65,11 +65,11 @@ def draw(folder: Path) -> None:
 _COVER_STYLE, _CHART_STYLE, _SCENE_STYLE = 6, 13, 4
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m phi3v.export.nano.examples", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    draw(parser.parse_args(arguments).folder)
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def main(folder: Path) -> None:
+    """Draw the example pictures into FOLDER."""
+    draw(folder)
 
 
 if __name__ == "__main__":

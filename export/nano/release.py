@@ -5,12 +5,13 @@ The tests then hold the card and the examples to what was measured.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+
+import click
 
 import phi3v
 
@@ -66,16 +67,17 @@ def describe(folder: Path, scores: Sequence[Score]) -> None:
     (folder / CARD).write_text(card(scores, sum(manifest["files"].values()) / 1e6), encoding="utf-8")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m phi3v.export.nano.release", description=__doc__)
-    parser.add_argument("state", type=Path, help="what training saved (.pt), or its weights (.safetensors)")
-    parser.add_argument("--folder", type=Path, default=BUILTIN)
-    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISION)
-    parser.add_argument("--count", type=int, default=500, help="pictures a job that has a bar")
-    parser.add_argument("--workers", type=int, default=2, help="processes that score")
-    options = parser.parse_args(arguments)
-    release(options.state, options.folder, precision=options.precision, count=options.count, workers=options.workers)
+@click.command()
+@click.argument("state", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--folder", type=click.Path(path_type=Path), default=BUILTIN, help="Default: the package's own.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default=PRECISION, show_default=True)
+@click.option(
+    "--count", type=click.IntRange(min=1), default=500, show_default=True, help="Pictures a job that has a bar."
+)
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes that score.")
+def main(state: Path, folder: Path, precision: str, count: int, workers: int) -> None:
+    """Build, score and describe the model folder of STATE, what training saved (.pt) or its weights (.safetensors)."""
+    release(state, folder, precision=precision, count=count, workers=workers)
 
 
 if __name__ == "__main__":

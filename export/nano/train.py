@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections import defaultdict
@@ -12,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import click
 import torch
 from torch import nn
 
@@ -219,35 +219,55 @@ def _print_probes(trainer: Trainer) -> None:
             print(f"  {name} {'held-out' if held_out else 'known'} words: {'; '.join(parts)}", flush=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m phi3v.export.nano.train", description=__doc__)
-    parser.add_argument("stage", choices=list(STAGES))
-    parser.add_argument(
-        "--out", type=Path, required=True, help="checkpoint to write, and to resume from if it is there"
-    )
-    parser.add_argument(
-        "--init", type=Path, nargs="*", default=[], help="states (.pt) or weights (.safetensors) to take"
-    )
-    parser.add_argument("--steps", type=int, default=10000)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="end by the clock if that comes first")
-    parser.add_argument("--every", type=int, default=250, help="steps between probes")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--adam", type=float, default=Rates.adam)
-    parser.add_argument("--muon", type=float, default=Rates.muon)
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    trainer = Trainer(STAGES[options.stage], Rates(options.adam, options.muon), options.device, options.seed)
-    if options.out.is_file():
-        trainer.resume(options.out)
+_AT_LEAST_ONE = click.IntRange(min=1)
+
+
+@click.command()
+@click.argument("stage", type=click.Choice(list(STAGES)))
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="Checkpoint to write, and to resume from if it is there.",
+)
+@click.option(
+    "--init",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="State (.pt) or weights (.safetensors) to take; may be given again.",
+)
+@click.option("--steps", type=click.IntRange(min=0), default=10_000, show_default=True)
+@click.option("--minutes", type=click.FloatRange(min=0), default=math.inf, help="End by the clock if that comes first.")
+@click.option("--every", type=_AT_LEAST_ONE, default=250, show_default=True, help="Steps between probes.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--threads", type=_AT_LEAST_ONE, default=1, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--adam", type=float, default=Rates.adam, show_default=True, help="Learning rate of AdamW.")
+@click.option("--muon", type=float, default=Rates.muon, show_default=True, help="Learning rate of Muon.")
+def main(
+    stage: str,
+    out: Path,
+    init: tuple[Path, ...],
+    steps: int,
+    minutes: float,
+    every: int,
+    device: str,
+    threads: int,
+    seed: int,
+    adam: float,
+    muon: float,
+) -> None:
+    """Train a stage of nano, or go on with it where OUT stopped."""
+    torch.set_num_threads(threads)
+    trainer = Trainer(STAGES[stage], Rates(adam, muon), device, seed)
+    if out.is_file():
+        trainer.resume(out)
     else:
-        for path in options.init:
+        for path in init:
             trainer.load(path)
-        if not options.init:
+        if not init:
             trainer.centre()
-    train(trainer, options.steps, options.out, options.every, options.minutes)
+    train(trainer, steps, out, every, minutes)
 
 
 if __name__ == "__main__":

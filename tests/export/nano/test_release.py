@@ -61,7 +61,7 @@ def test_a_release_builds_scores_and_describes_the_folder(tmp_path: Path) -> Non
     assert (folder / CARD).read_text().startswith("# nano")
     with phi3v.load(folder) as engine:
         assert engine.model.num_crops == 1
-    main([str(folder), "--count", "1", "--jobs", "scene", "--json", str(tmp_path / "again.json")])
+    main([str(folder), "--count", "1", "--job", "scene", "--json", str(tmp_path / "again.json")], standalone_mode=False)
     assert read_scores(tmp_path / "again.json")[0] == next(score for score in scores if score.job == "scene")
 
 

@@ -96,7 +96,7 @@ def test_the_tower_stays_as_it_is_in_steps_that_do_not_move_it() -> None:
 def test_the_command_line_trains_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "state.pt"
     for steps in ("1", "2"):
-        main(["tower", "--out", str(out), "--steps", steps, "--every", "10"])
+        main(["tower", "--out", str(out), "--steps", steps, "--every", "10"], standalone_mode=False)
     assert out.is_file()
     assert torch.load(out, weights_only=True)["step"] == 2
 
