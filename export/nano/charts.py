@@ -9,9 +9,10 @@ from random import Random
 from ...hd import CROP
 from .canvas import BAR, COLOURS, WHITE, Canvas, Colour, Picture, Place, any_size, ground, luminance
 from .fonts import FACES, Font
+from .layout import SMALLEST_TEXT
 from .samples import Sample, Turn, question
 from .vocabulary import Copied
-from .words import plain_word, words
+from .words import misspelt, plain_word, words
 
 INTRODUCE = (
     "Could you please introduce this stock to me?",
@@ -21,7 +22,6 @@ INTRODUCE = (
 )
 HIGHEST = ("Which bar is the highest?", "What is the highest bar?", "What is the highest value?")
 TITLE_QUESTIONS = ("What is the title?", "What is the title of this chart?", "What is this chart called?")
-SMALLEST_TEXT = 20
 _CLEARLY = 0.88
 """The second longest bar is at most this share of the longest: what cannot be seen at a glance is not asked."""
 
@@ -58,20 +58,28 @@ class Places:
     values: list[list[Place]] = field(default_factory=list)
 
 
-def chart_data(random: Random, held_out: bool = False, longest_label: int = 8) -> Data:
-    """A title, labels and values, the highest of them by a clear distance."""
-    labels = _labels(random, random.randint(3, 8 if longest_label > 4 else 5), longest_label, held_out)
+def chart_data(random: Random, held_out: bool = False, longest_label: int = 8, misspelling: float = 0.0) -> Data:
+    """A title, labels and values, the highest of them by a clear distance; `misspelling`: how likely a word is so."""
+    labels = _labels(random, random.randint(3, 8 if longest_label > 4 else 5), longest_label, held_out, misspelling)
     draw = random.choice((_whole, _whole, _whole, _decimals, _growing))
     while True:
         values = draw(random, len(labels))
         second, first = sorted(map(float, values))[-2:]
         if second <= _CLEARLY * first:
-            return Data(_title(random, held_out), labels, tuple(values))
+            return Data(_title(random, held_out, misspelling), labels, tuple(values))
 
 
 def chart_sample(random: Random, held_out: bool = False) -> Sample:
     """One chart with questions about it."""
-    data = chart_data(random, held_out)
+    return _asked(random, chart_data(random, held_out))
+
+
+def wider_chart(random: Random, held_out: bool = False) -> Sample:
+    """One to train on, with misspelt words."""
+    return _asked(random, chart_data(random, held_out, misspelling=0.25))
+
+
+def _asked(random: Random, data: Data) -> Sample:
     height = random.choice((CROP, CROP, 290)) if len(data.labels) < 7 else CROP
     picture, places = draw_chart(random, data, height)
     title = Copied(data.title, tuple(places.title))
@@ -155,12 +163,13 @@ def _heading(random: Random, canvas: Canvas, title: str, face: str, dark: Colour
     return canvas.centred(CROP / 2, baseline, title, font, dark), baseline + 0.5 * font.size
 
 
-def _title(random: Random, held_out: bool) -> str:
+def _title(random: Random, held_out: bool, misspelling: float) -> str:
     """Short enough for one line of the smallest text."""
     while True:
         subject = plain_word(random, True).capitalize() if held_out else random.choice(words("subjects"))
         if not held_out and random.random() < 0.15:
             subject = random.choice(words("english")).capitalize()
+        subject = misspelt(random, subject) if random.random() < misspelling else subject
         maker = random.choice(words("makers"))
         year = random.randint(1995, 2030)
         title = random.choice((subject, f"{subject} {year}", f"{maker} {subject}", f"{maker} {subject} {year}"))
@@ -168,7 +177,7 @@ def _title(random: Random, held_out: bool) -> str:
             return title
 
 
-def _labels(random: Random, count: int, longest: int, held_out: bool) -> tuple[str, ...]:
+def _labels(random: Random, count: int, longest: int, held_out: bool, misspelling: float) -> tuple[str, ...]:
     """Years, a series or words, none longer than `longest`."""
     kind = random.random()
     if kind < 0.35:
@@ -182,7 +191,7 @@ def _labels(random: Random, count: int, longest: int, held_out: bool) -> tuple[s
         return tuple(label[:longest] for label in series[first : first + count])
     labels: dict[str, None] = {}
     while len(labels) < count:
-        word = plain_word(random, held_out).capitalize()
+        word = plain_word(random, held_out, misspelling).capitalize()
         if len(word) <= longest:
             labels[word] = None
     return tuple(labels)

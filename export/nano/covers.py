@@ -8,9 +8,9 @@ from random import Random
 from ...hd import CROP
 from .canvas import Canvas, Colour, Picture, any_size, ground, ink
 from .fonts import FACES, Font
-from .layout import block, wrap
+from .layout import SMALLEST_TEXT, block, wrap
 from .samples import Sample, Turn, question
-from .strips import BOOK, SMALLEST_TEXT, book_answer
+from .strips import BOOK, book_answer
 from .vocabulary import Copied
 from .words import author, title
 
@@ -32,17 +32,17 @@ class Cover:
     author: Copied
 
 
-def draw_cover(name: str, writer: str, style: int) -> Cover:
-    """A cover with this title and author; `style` seeds everything else."""
+def draw_cover(name: str, writer: str, style: int, smallest: float = SMALLEST_TEXT) -> Cover:
+    """A cover with this title and author in letters of at least `smallest` pixels; `style` seeds everything else."""
     taste = Random(style)
     below = ground(taste)
     face = taste.choice(FACES)
-    small = Font(taste.choice((face, *FACES)), taste.uniform(SMALLEST_TEXT, 28))
+    small = Font(taste.choice((face, *FACES)), taste.uniform(smallest, 28))
     canvas = Canvas(any_size(taste, round(CROP * taste.uniform(0.66, 0.94)), CROP), below)
     middle, width = CROP / 2, canvas.width
     _decorate(taste, canvas, below)
     fill = ink(taste, below)
-    lines, font = _fitted(name, Font(face, taste.uniform(26, 46)), width - 12)
+    lines, font = _fitted(name, Font(face, taste.uniform(26, 46)), width - 12, smallest)
     baseline = taste.uniform(20, 60) + font.size
     title_places = block(canvas, middle, baseline, lines, font, fill)
     writer_lines = wrap(writer, small, width - 8)
@@ -52,9 +52,18 @@ def draw_cover(name: str, writer: str, style: int) -> Cover:
     return Cover(canvas.finish(), Copied(name, tuple(title_places)), Copied(writer, tuple(author_places)))
 
 
-def cover_sample(random: Random, held_out: bool = False, capitals: float = 0.25) -> Sample:
-    """One cover with the three questions about it; `capitals` is how likely its title is in capitals."""
-    cover = draw_cover(title(random, held_out, capitals), author(random, held_out), style=random.getrandbits(40))
+def cover_sample(random: Random, held_out: bool = False) -> Sample:
+    """One cover with the three questions about it, one title in four in capitals."""
+    return _asked(random, draw_cover(title(random, held_out, 0.25), author(random, held_out), random.getrandbits(40)))
+
+
+def wider_cover(random: Random, held_out: bool = False) -> Sample:
+    """One to train on: with smaller print, misspelt names, and more titles in capitals, which are harder."""
+    name, writer = title(random, held_out, 0.5, misspelling=0.3), author(random, held_out, misspelling=0.3)
+    return _asked(random, draw_cover(name, writer, random.getrandbits(40), SMALLEST_TEXT - 2))
+
+
+def _asked(random: Random, cover: Cover) -> Sample:
     turns = [
         Turn("book", question(random, BOOK), book_answer(cover.title, cover.author)),
         Turn("book title", random.choice(TITLE_QUESTIONS), ('The title is "', cover.title, '".')),
@@ -63,15 +72,15 @@ def cover_sample(random: Random, held_out: bool = False, capitals: float = 0.25)
     return Sample((cover.picture,), turns)
 
 
-def _fitted(text: str, font: Font, width: float) -> tuple[list[str], Font]:
-    """Lines no wider than `width` and no taller than half a cover, in the largest font down to the smallest text."""
+def _fitted(text: str, font: Font, width: float, smallest: float) -> tuple[list[str], Font]:
+    """Lines no wider than `width` and no taller than half a cover, in the largest font down to `smallest`."""
     while True:
         lines = wrap(text, font, width)
         if max(map(font.width, lines)) <= width and len(lines) * font.size * 1.15 < CROP / 2:
             return lines, font
-        if font.size <= SMALLEST_TEXT:
+        if font.size <= smallest:
             return lines, font
-        font = Font(font.face, max(SMALLEST_TEXT, font.size * 0.93))
+        font = Font(font.face, max(smallest, font.size * 0.93))
 
 
 def _decorate(taste: Random, canvas: Canvas, below: Colour) -> None:

@@ -54,7 +54,7 @@ _BILLIONS = ("0.8", "1.9", "2.9", "3.0", "6.7", "10.6", "15.0", "47.5")
 def draw(folder: Path) -> None:
     """Write the pictures."""
     folder.mkdir(exist_ok=True)
-    cover = draw_cover("ALONE", "Morgan Maxwell", style=_COVER_STYLE).picture
+    cover = draw_cover("ALONE", "Morgan Maxwell", _COVER_STYLE, smallest=24).picture
     chart, _ = draw_chart(Random(_CHART_STYLE), Data("Nvidia Revenue", _YEARS, _BILLIONS))
     before, after = (draw_scene(Scene(3, "circle", colour), _SCENE_STYLE)[0] for colour in ("red", "blue"))
     for picture, name in ((cover, "cover.png"), (chart, "chart.png"), (before, "before.png")):

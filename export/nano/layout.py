@@ -5,6 +5,9 @@ from __future__ import annotations
 from .canvas import Canvas, Colour, Place
 from .fonts import Font
 
+SMALLEST_TEXT = 20
+"""In pixels of the 336 the model sees, in nano's world; training goes a little below."""
+
 
 def wrap(text: str, font: Font, width: float) -> list[str]:
     """Break into lines of at most `width` pixels; a longer word gets a line of its own."""

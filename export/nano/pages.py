@@ -11,7 +11,7 @@ from .words import any_word
 
 
 def page(random: Random) -> Picture:
-    """Lines of text of 19 to 36 pixels, a few larger, in changing faces and colours."""
+    """Lines of text of 17 to 36 pixels, a few larger, in changing faces and colours."""
     below = ground(random)
     canvas = Canvas(ground=below)
     baseline = random.uniform(0, 14)
@@ -31,5 +31,5 @@ def page(random: Random) -> Picture:
 def _size(random: Random) -> float:
     kind = random.random()
     if kind < 0.55:
-        return random.uniform(19, 36)
-    return random.uniform(19, 26) if kind < 0.91 else random.uniform(36, 64)
+        return random.uniform(17, 36)
+    return random.uniform(17, 26) if kind < 0.91 else random.uniform(36, 64)

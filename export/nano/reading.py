@@ -13,8 +13,8 @@ from torch import Tensor
 from ...hd import CROP
 from ..dims import PATCHES
 from .canvas import PATCH, Picture, label_grid
-from .charts import chart_sample
-from .covers import cover_sample
+from .charts import wider_chart
+from .covers import wider_cover
 from .pages import page
 from .scenes import scene_sample
 from .strips import BOOK, READ, book_strip, line_strip
@@ -56,9 +56,9 @@ def _picture(random: Random) -> Picture:
     if kind < 0.5:
         return page(random)
     if kind < 0.72:
-        return cover_sample(random).pictures[0]
+        return wider_cover(random).pictures[0]
     if kind < 0.92:
-        return chart_sample(random).pictures[0]
+        return wider_chart(random).pictures[0]
     if kind < 0.95:
         return scene_sample(random).pictures[0]
     strip = line_strip(random, 5, READ[0]) if kind < 0.97 else book_strip(random, 4, BOOK[0])

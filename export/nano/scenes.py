@@ -9,8 +9,8 @@ from random import Random
 from ...hd import CROP
 from .canvas import COLOURS, SHAPES, Canvas, Picture, Point, any_size, ink, luminance
 from .fonts import FACES, Font
+from .layout import SMALLEST_TEXT
 from .samples import Sample, Turn, question
-from .strips import SMALLEST_TEXT
 from .vocabulary import NUMBERS, Copied
 from .words import words
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from random import Random
 
 from .batches import FULL, Window
 from .canvas import compressed
-from .charts import chart_sample
-from .covers import cover_sample
+from .charts import chart_sample, wider_chart
+from .covers import cover_sample, wider_cover
 from .pairs import scene_pair, verdict_pair
 from .samples import Make, Sample
 from .scenes import scene_sample
@@ -41,24 +40,23 @@ class Stage:
     """What held-out accuracy is measured on, by name."""
 
 
-def draw_lines(shape: Random, random: Random, held_out: bool, look_alikes: float = 0.0) -> tuple[list[Sample], Window]:
+def draw_lines(shape: Random, random: Random, held_out: bool, misspelling: float = 0.0) -> tuple[list[Sample], Window]:
     """Strips of one line."""
     first, question = shape.randrange(11), shape.choice(READ)
-    samples = [line_strip(random, first, question, held_out, look_alikes) for _ in range(48)]
+    samples = [line_strip(random, first, question, held_out, misspelling) for _ in range(48)]
     return samples, _copies(shape, first, 2)
 
 
-def draw_books(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
+def draw_books(shape: Random, random: Random, held_out: bool, misspelling: float = 0.0) -> tuple[list[Sample], Window]:
     """Strips of a title and an author."""
     first, question = shape.randrange(8), shape.choice(BOOK)
-    return [book_strip(random, first, question, held_out) for _ in range(20)], _copies(shape, first, 5)
+    return [book_strip(random, first, question, held_out, misspelling) for _ in range(20)], _copies(shape, first, 5)
 
 
 def draw_strips(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
-    """Either of them."""
-    if shape.random() < 0.6:
-        return draw_lines(shape, random, held_out, look_alikes=0.4)
-    return draw_books(shape, random, held_out)
+    """Either of them, two texts in five misspelt."""
+    draw = draw_lines if shape.random() < 0.6 else draw_books
+    return draw(shape, random, held_out, 0.4)
 
 
 def draw_verdicts(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
@@ -78,10 +76,7 @@ def draw_jobs(shape: Random, random: Random, held_out: bool) -> tuple[list[Sampl
     return samples, _copies(shape, 0, FULL.rows)
 
 
-_COVER: Make = partial(cover_sample, capitals=0.6)
-"""With a quarter in capitals, as covers are scored, titles in capitals were wrong three times as often as others."""
-
-_SINGLES = (_COVER,) * 10 + (chart_sample,) * 6 + (scene_sample, stranger_sample, stranger_sample)
+_SINGLES = (wider_cover,) * 10 + (wider_chart,) * 6 + (scene_sample, stranger_sample, stranger_sample)
 
 
 def _few_turns(random: Random, sample: Sample) -> Sample:

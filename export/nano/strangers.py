@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from ...hd import CROP
 from ..dims import PATCHES
-from .canvas import Canvas, Picture, ground
+from .canvas import Canvas, Picture, Point, ground
 from .charts import INTRODUCE, standing_chart
 from .covers import TITLE_QUESTIONS
 from .pages import page
@@ -22,7 +23,8 @@ UNKNOWN = "I don't know this kind of picture."
 
 
 def stranger_sample(random: Random, held_out: bool = False) -> Sample:
-    """Noise, gradients, blobs like an unsharp photo, stripes, an empty picture, a page of text, a chart of columns.
+    """Noise, gradients, blobs like an unsharp photo, stripes, an empty picture, outlines, crowds, squares in squares,
+    a page of text, a chart of columns.
 
     `held_out`: kinds never trained on, which are rings, a chequered floor and clouds over a plain.
     """
@@ -65,6 +67,47 @@ def _blank(random: Random) -> Picture:
     return Canvas(ground=ground(random)).finish()
 
 
+def _outlines(random: Random) -> Picture:
+    """Polygons of three to eight corners, drawn and not filled."""
+    canvas = Canvas(ground=ground(random))
+    for _ in range(random.randint(1, 4)):
+        points = _polygon(random, random.uniform(30, 110))
+        for shift in range(random.randint(1, 6)):
+            moved = [(x + shift, y + shift) for x, y in points]
+            canvas.line([*moved, moved[0]], ground(random))
+    return canvas.finish()
+
+
+def _crowd(random: Random) -> Picture:
+    """More shapes, and smaller ones, than any scene has, in all colours."""
+    canvas = Canvas(ground=ground(random))
+    for _ in range(random.randint(7, 40)):
+        points = _polygon(random, random.uniform(6, 28))
+        if random.random() < 0.4:
+            canvas.ellipse((*points[0], points[0][0] + 30, points[0][1] + random.uniform(10, 40)), ground(random))
+        else:
+            canvas.polygon(points, ground(random))
+    return canvas.finish()
+
+
+def _nested(random: Random) -> Picture:
+    """Squares in squares."""
+    canvas = Canvas(ground=ground(random))
+    x, y, step = random.uniform(100, 236), random.uniform(100, 236), random.uniform(9, 24)
+    for square in range(random.randint(4, 12), 0, -1):
+        canvas.rectangle((x - square * step, y - square * step, x + square * step, y + square * step), ground(random))
+    return canvas.finish()
+
+
+def _polygon(random: Random, size: float) -> list[Point]:
+    """Corners around a middle somewhere, at uneven distances from it."""
+    x, y, turn = random.uniform(0, CROP), random.uniform(0, CROP), random.uniform(0, math.tau)
+    corners = random.randint(3, 8)
+    angles = [turn + math.tau * corner / corners for corner in range(corners)]
+    radii = [size * random.uniform(0.5, 1) for _ in angles]
+    return [(x + r * math.cos(a), y + r * math.sin(a)) for a, r in zip(angles, radii, strict=True)]
+
+
 def _rings(random: Random) -> Picture:
     canvas = Canvas(ground=ground(random))
     x, y, step = random.uniform(100, 236), random.uniform(100, 236), random.uniform(9, 24)
@@ -93,7 +136,7 @@ def _clouds(random: Random) -> Picture:
     return _picture(np.clip(pixels, 0, 255))
 
 
-_TRAINED = (_noise, _gradient, _blobs, _blobs, _stripes, _blank, page, standing_chart)
+_TRAINED = (_noise, _gradient, _blobs, _blobs, _stripes, _blank, _outlines, _crowd, _nested, page, standing_chart)
 _NEVER_TRAINED = (_rings, _chequers, _clouds)
 
 

@@ -7,14 +7,13 @@ from random import Random
 from ...hd import CROP
 from .canvas import WHITE, Canvas, ground, ink
 from .fonts import FACES, Font
-from .layout import block, wrap
+from .layout import SMALLEST_TEXT, block, wrap
 from .samples import Sample, Turn
 from .vocabulary import Copied
-from .words import author, plain_word, title, with_look_alikes
+from .words import author, plain_word, title
 
 CELL = 28
-SMALLEST_TEXT = 24
-"""In pixels of the 336 the model sees; reading smaller print needs more training than copying it."""
+_SMALLEST = SMALLEST_TEXT - 2
 READ = ("Read the text.", "Read it.", "What does it say?", "What is written here?")
 BOOK = (
     "Help me get the title and author information of this book?",
@@ -31,11 +30,11 @@ def book_answer(name: Copied, writer: Copied) -> tuple[str | Copied, ...]:
     return ('The title of the book is "', name, '" and the author is ', writer, ".")
 
 
-def line_strip(random: Random, row: int, question: str, held_out: bool = False, look_alikes: float = 0.0) -> Sample:
-    """One line of text in the two cell rows from `row` on; `look_alikes`: how likely letters are exchanged in it."""
+def line_strip(random: Random, row: int, question: str, held_out: bool = False, misspelling: float = 0.0) -> Sample:
+    """One line of text in the two cell rows from `row` on; `misspelling`: how likely its words are misspelt."""
     below = ground(random)
     canvas = Canvas(ground=below)
-    text, font = _line(random, held_out, look_alikes)
+    text, font = _line(random, held_out, misspelling)
     width = font.width(text)
     left = random.uniform(3, max(4, CROP - 3 - width))
     top, bottom = row * CELL, (row + 2) * CELL
@@ -45,17 +44,17 @@ def line_strip(random: Random, row: int, question: str, held_out: bool = False, 
     return Sample((canvas.finish(),), (turn,))
 
 
-def book_strip(random: Random, row: int, question: str, held_out: bool = False) -> Sample:
+def book_strip(random: Random, row: int, question: str, held_out: bool = False, misspelling: float = 0.0) -> Sample:
     """Title and author close together in the five cell rows from `row` on, on a cover's width."""
     below = ground(random)
-    small, font = (Font(random.choice(FACES), random.uniform(SMALLEST_TEXT, most)) for most in (26, 32))
+    small, font = (Font(random.choice(FACES), random.uniform(_SMALLEST, most)) for most in (26, 32))
     width = random.randint(210, 320)
-    while small.width(writer := author(random, held_out)) > width - 6:
-        width, small = min(320, width + 20), Font(small.face, SMALLEST_TEXT)
+    while small.width(writer := author(random, held_out, misspelling)) > width - 6:
+        width, small = min(320, width + 20), Font(small.face, _SMALLEST)
     canvas = Canvas(ground=WHITE)
     canvas.rectangle((CROP / 2 - width / 2, 0, CROP / 2 + width / 2, CROP), below)
     while True:
-        name = title(random, held_out, capitals=0.5)
+        name = title(random, held_out, 0.5, misspelling)
         lines = wrap(name, font, width - 8)
         if len(lines) <= 2 and max(map(font.width, lines)) <= width - 6:
             break
@@ -70,23 +69,22 @@ def book_strip(random: Random, row: int, question: str, held_out: bool = False) 
     return Sample((canvas.finish(),), (Turn("book", question, answer),))
 
 
-def _line(random: Random, held_out: bool, look_alikes: float) -> tuple[str, Font]:
+def _line(random: Random, held_out: bool, misspelling: float) -> tuple[str, Font]:
     """A text and a font in which it fits one line."""
     while True:
-        text = _text(random, held_out)
-        text = with_look_alikes(random, text) if random.random() < look_alikes else text
-        font = Font(random.choice(FACES), random.uniform(SMALLEST_TEXT, 38))
+        text = _text(random, held_out, misspelling)
+        font = Font(random.choice(FACES), random.uniform(_SMALLEST, 38))
         if font.width(text) <= CROP - 8:
             return text, font
 
 
-def _text(random: Random, held_out: bool) -> str:
+def _text(random: Random, held_out: bool, misspelling: float) -> str:
     kind = random.random()
     if kind < 0.35:
-        return title(random, held_out, capitals=0.5)
+        return title(random, held_out, 0.5, misspelling)
     if kind < 0.5:
-        return author(random, held_out)
+        return author(random, held_out, misspelling)
     if kind < 0.62 and not held_out:
         return str(random.randrange(10 ** random.randint(1, 5)))
-    text = " ".join(plain_word(random, held_out) for _ in range(random.randint(1, 3)))
+    text = " ".join(plain_word(random, held_out, misspelling) for _ in range(random.randint(1, 3)))
     return f"{text} {random.randint(1900, 2030)}" if random.random() < 0.15 else text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 from random import Random
+from string import ascii_lowercase
 
 _FOLDER = Path(__file__).parent / "words"
 _PREPOSITIONS = ("of", "in", "under", "beyond", "behind", "for", "and", "without", "to", "from")
@@ -21,9 +22,10 @@ def words(name: str) -> tuple[str, ...]:
     return tuple((_FOLDER / f"{name}.txt").read_text(encoding="utf-8").split())
 
 
-def title(random: Random, held_out: bool = False, capitals: float = 0.0) -> str:
-    """A believable title; `held_out`: of words never trained on; `capitals`: how likely it is in capitals."""
+def title(random: Random, held_out: bool = False, capitals: float = 0.0, misspelling: float = 0.0) -> str:
+    """A believable title; `held_out`: of words never trained on; the others: how likely it is in capitals, misspelt."""
     name = _title(random, held_out)
+    name = misspelt(random, name) if random.random() < misspelling else name
     return name.upper() if random.random() < capitals else name
 
 
@@ -49,8 +51,13 @@ def _title(random: Random, held_out: bool) -> str:
     )
 
 
-def author(random: Random, held_out: bool = False) -> str:
-    """A person's name; `held_out`: with a last name never trained on."""
+def author(random: Random, held_out: bool = False, misspelling: float = 0.0) -> str:
+    """A person's name; `held_out`: with a last name never trained on; `misspelling`: how likely it is misspelt."""
+    name = _author(random, held_out)
+    return misspelt(random, name) if random.random() < misspelling else name
+
+
+def _author(random: Random, held_out: bool) -> str:
     first = random.choice(words("first_names"))
     if held_out:
         return f"{first} {random.choice(words('held_out')).capitalize()}"
@@ -72,26 +79,32 @@ def any_word(random: Random) -> str:
         word = str(random.randrange(10 ** random.randint(1, 4)))
     else:
         return "".join(chr(random.randint(33, 126)) for _ in range(random.randint(1, 6)))
-    word = with_look_alikes(random, word) if random.random() < 0.2 else word
+    word = misspelt(random, word) if random.random() < 0.2 else word
     word += random.choice(",.:;!?-") if random.random() < 0.08 else ""
     return random.choice((word, word, word.capitalize(), word.upper()))
 
 
-def with_look_alikes(random: Random, text: str) -> str:
-    """The text with some letters exchanged for others that look like them: it can be read, and not guessed.
+def misspelt(random: Random, text: str) -> str:
+    """The text with letters exchanged, doubled, left out or put in: it can be read, and not guessed.
 
     Words that are kept out of training do not come out of it.
     """
-    return " ".join(_exchanged(random, word) for word in text.split(" "))
+    return " ".join(_misspelt(random, word) for word in text.split(" "))
 
 
-def _exchanged(random: Random, word: str) -> str:
-    found = "".join(random.choice(_LOOK_ALIKES.get(c, c)) if random.random() < 0.3 else c for c in word)
+def _misspelt(random: Random, word: str) -> str:
+    if random.random() < 0.6:
+        found = "".join(random.choice(_LOOK_ALIKES.get(c, c)) if random.random() < 0.3 else c for c in word)
+    else:
+        at, other = random.randrange(len(word)), random.choice(ascii_lowercase)
+        changes = (word[at] * 2, other, word[at] + other, "" if len(word) > 2 else other, word[at].upper())
+        found = word[:at] + random.choice(changes) + word[at + 1 :]
     return word if found.lower() in words("held_out") else found
 
 
-def plain_word(random: Random, held_out: bool = False) -> str:
-    """A word as labels have it: capitalised mostly, at times lower or upper case."""
+def plain_word(random: Random, held_out: bool = False, misspelling: float = 0.0) -> str:
+    """A word as labels have it: capitalised mostly, at times lower or upper case, or misspelt."""
     lists = ("held_out",) if held_out else ("english", "english", "nouns", "last_names", "first_names")
     word = random.choice(words(random.choice(lists)))
+    word = misspelt(random, word) if random.random() < misspelling else word
     return random.choice((word, word.capitalize(), word.capitalize(), word.upper()))

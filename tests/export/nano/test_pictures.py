@@ -19,7 +19,7 @@ from phi3v.export.nano.reading import draw_reading
 from phi3v.export.nano.samples import Make
 from phi3v.export.nano.strips import BOOK, line_strip
 from phi3v.export.nano.vocabulary import Copied, vocabulary
-from phi3v.export.nano.words import with_look_alikes, words
+from phi3v.export.nano.words import misspelt, words
 
 
 def as_the_runtime_sees(picture: Picture) -> np.ndarray:
@@ -106,8 +106,8 @@ def test_held_out_words_are_in_no_other_list() -> None:
     assert not trained & set(words("held_out"))
 
 
-def test_look_alikes_make_no_word_that_is_kept_out_of_training() -> None:
-    changed = [with_look_alikes(Random(seed), word) for seed in range(40) for word in words("english")[:400]]
+def test_misspelling_makes_no_word_that_is_kept_out_of_training() -> None:
+    changed = [misspelt(Random(seed), word) for seed in range(40) for word in words("english")[:400]]
     assert not {word.lower() for word in changed} & set(words("held_out"))
     assert len(set(changed)) > 10 * 400
 
