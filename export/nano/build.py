@@ -9,7 +9,7 @@ import click
 
 from ..build import export_model
 from ..precision import PRECISIONS
-from .checkpoint import read_nano, write_checkpoint, write_weights
+from .checkpoint import read_nano, write_aids, write_checkpoint
 from .network import nano_dims
 
 
@@ -21,17 +21,17 @@ def build(state: Path, folder: Path, precision: str = "fp32", overwrite: bool = 
 
 
 @click.command()
-@click.argument("state", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("state", type=click.Path(exists=True, path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
 @click.option("--overwrite", is_flag=True)
 def main(state: Path, folder: Path, precision: str, overwrite: bool) -> None:
-    """Write the model FOLDER of STATE, what training saved (.pt) or its weights (.safetensors).
+    """Write the model FOLDER of STATE, what training saved (.pt) or another model folder.
 
-    A FOLDER that is called NAME.safetensors keeps the weights for more training.
+    A FOLDER that is called NAME.safetensors gets the training aids instead: with a model folder, all to train on from.
     """
     if folder.suffix == ".safetensors":
-        write_weights(state, folder)
+        write_aids(state, folder)
         return
     build(state, folder, precision, overwrite)
 

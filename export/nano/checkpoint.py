@@ -1,4 +1,4 @@
-"""The trained weights at rest: a small file to train on from, and a checkpoint folder for the ordinary exporter."""
+"""The trained weights at rest: what to train on from, and a checkpoint folder for the ordinary exporter."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from torch import Tensor
 from ..dims import VISION, ModelDims
 from ..safetensors_file import read_header, write_file
 from ..synthetic import original_config
-from .network import FEATURE_UNIT, Learner, Nano
+from .network import FEATURE_UNIT, Nano, nano_dims
+from .shipped import read_folder
 from .vocabulary import Vocabulary, write_vocabulary
+
+_NANO = "nano."
+"""Before the names of the network's own weights; those of training aids begin otherwise."""
 
 _FOLDED = {"img_projection.0.weight": 1 / FEATURE_UNIT, "sub_GN": FEATURE_UNIT, "glb_GN": FEATURE_UNIT}
 
@@ -33,25 +37,31 @@ def write_checkpoint(nano: Nano, folder: Path) -> Path:
     return folder
 
 
-def write_weights(state: Path, file: Path) -> None:
-    """Keep the mean weights of a saved training state, training aids included, in float16."""
-    tensors = {name: tensor.half().numpy() for name, tensor in read_weights(state).items()}
+def write_aids(state: Path, file: Path) -> None:
+    """Keep the training aids of a saved training state, in float16: with its model folder, all to train on from."""
+    tensors = {name: t.half().numpy() for name, t in read_weights(state).items() if not name.startswith(_NANO)}
     write_file(file, [(n, t.shape, t.dtype) for n, t in tensors.items()], tensors.__getitem__)
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """Weights of a `Learner`: the mean ones of a training state (.pt), or those of a small file (.safetensors)."""
-    if file.suffix == ".safetensors":
-        return {name: torch.from_numpy(e.read().astype(np.float32)) for name, e in read_header(file).items()}
-    mean: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)["mean"]
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Weights of a `Learner`: the mean ones of a training state (.pt), its aids (.safetensors), or a folder's."""
+    if path.is_dir():
+        tensors = read_folder(path, nano_dims())
+        for name, factor in _FOLDED.items():
+            tensors[VISION + name] /= np.float32(factor)
+        return {_NANO + name: torch.from_numpy(values) for name, values in tensors.items()}
+    if path.suffix == ".safetensors":
+        return {name: torch.from_numpy(e.read().astype(np.float32)) for name, e in read_header(path).items()}
+    mean: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["mean"]
     return mean
 
 
-def read_nano(file: Path, dims: ModelDims) -> Nano:
-    """The network out of either."""
-    learner = Learner(dims)
-    learner.load_state_dict(read_weights(file))
-    return learner.nano
+def read_nano(path: Path, dims: ModelDims) -> Nano:
+    """The network out of a training state or a model folder."""
+    nano = Nano(dims)
+    weights = read_weights(path).items()
+    nano.load_state_dict({name.removeprefix(_NANO): tensor for name, tensor in weights if name.startswith(_NANO)})
+    return nano
 
 
 def _write(path: Path, content: dict[str, object]) -> None:

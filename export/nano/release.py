@@ -68,7 +68,7 @@ def describe(folder: Path, scores: Sequence[Score]) -> None:
 
 
 @click.command()
-@click.argument("state", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("state", type=click.Path(exists=True, path_type=Path))
 @click.option("--folder", type=click.Path(path_type=Path), default=BUILTIN, help="Default: the package's own.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default=PRECISION, show_default=True)
 @click.option(
@@ -76,7 +76,7 @@ def describe(folder: Path, scores: Sequence[Score]) -> None:
 )
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes that score.")
 def main(state: Path, folder: Path, precision: str, count: int, workers: int) -> None:
-    """Build, score and describe the model folder of STATE, what training saved (.pt) or its weights (.safetensors)."""
+    """Build, score and describe the model folder of STATE, what training saved (.pt) or another folder."""
     release(state, folder, precision=precision, count=count, workers=workers)
 
 

@@ -133,7 +133,7 @@ class Trainer:
         partial.replace(path)
 
     def load(self, path: Path) -> None:
-        """Take the mean weights of a saved state, or a file of weights; one that holds less leaves the rest."""
+        """Take the mean weights of a saved state, a model folder or a file of aids; what it does not hold stays."""
         weights = read_weights(path)
         for learner in (self.learner, self.mean):
             learner.load_state_dict(learner.state_dict() | weights)
@@ -232,9 +232,9 @@ _AT_LEAST_ONE = click.IntRange(min=1)
 )
 @click.option(
     "--init",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     multiple=True,
-    help="State (.pt) or weights (.safetensors) to take; may be given again.",
+    help="State (.pt), model folder or training aids (.safetensors) to take; may be given again.",
 )
 @click.option("--steps", type=click.IntRange(min=0), default=10_000, show_default=True)
 @click.option("--minutes", type=click.FloatRange(min=0), default=math.inf, help="End by the clock if that comes first.")

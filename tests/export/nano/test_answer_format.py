@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -13,8 +12,7 @@ from phi3v.answers import Regex
 from phi3v.export.nano.build import build
 from phi3v.export.nano.covers import cover_sample
 from phi3v.fields import parse_fields
-
-WEIGHTS = Path(__file__).parents[3] / "export" / "nano" / "nano.safetensors"
+from phi3v.model_dir import BUILTIN
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Book:
 
 @pytest.fixture(scope="module")
 def nano(tmp_path_factory: pytest.TempPathFactory) -> Iterator[phi3v.Engine]:
-    with phi3v.load(build(WEIGHTS, tmp_path_factory.mktemp("nano") / "model"), "cpu") as engine:
+    with phi3v.load(build(BUILTIN, tmp_path_factory.mktemp("nano") / "model"), "cpu") as engine:
         yield engine
 
 

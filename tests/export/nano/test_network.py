@@ -9,17 +9,19 @@ import torch
 
 import phi3v
 from phi3v.bench.reference import ReferenceModel
+from phi3v.errors import OptionError
 from phi3v.export.build import export_model
 from phi3v.export.dims import tensor_shapes
 from phi3v.export.nano.batches import FULL, Window, attention_mask, embed, pack
-from phi3v.export.nano.checkpoint import read_nano, write_checkpoint
+from phi3v.export.nano.checkpoint import read_nano, read_weights, write_checkpoint
 from phi3v.export.nano.covers import cover_sample
-from phi3v.export.nano.network import Nano, nano_dims, normalise
+from phi3v.export.nano.network import Learner, Nano, nano_dims, normalise
 from phi3v.export.nano.pairs import scene_pair
 from phi3v.export.nano.samples import Sample
 from phi3v.export.nano.vocabulary import vocabulary
+from phi3v.model_dir import BUILTIN
 
-WEIGHTS = Path(__file__).parents[3] / "export" / "nano" / "nano.safetensors"
+AIDS = Path(__file__).parents[3] / "export" / "nano" / "aids.safetensors"
 DIMS = nano_dims(width=64, layers=2, heads=2, inner=64, tower=32)
 
 
@@ -102,5 +104,23 @@ def test_the_exported_model_answers_as_the_reference(folder: Path, tmp_path: Pat
     assert list(answer.token_ids) == wanted[:stop]
 
 
-def test_the_kept_weights_are_of_this_network() -> None:
-    assert read_nano(WEIGHTS, nano_dims()).dims == nano_dims()
+def test_a_model_folder_gives_its_weights_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    nano = Nano(nano_dims())
+    folder = export_model(write_checkpoint(nano, tmp_path / "checkpoint"), tmp_path / "nano", precision="fp32")
+    found = read_nano(folder, nano_dims()).state_dict()
+    placed = "model.vision_embed_tokens.img_processor.vision_model.embeddings"
+    for name, tensor in nano.state_dict().items():
+        if not name.startswith(placed):
+            assert torch.allclose(found[name], tensor, rtol=1e-6), name
+    pixels = torch.rand(1, 3, 336, 336)
+    assert torch.allclose(read_nano(folder, nano_dims()).tower(pixels), nano.tower(pixels), atol=1e-5)
+
+
+def test_what_is_kept_is_all_to_train_on_from() -> None:
+    assert (read_weights(BUILTIN) | read_weights(AIDS)).keys() == Learner(nano_dims()).state_dict().keys()
+
+
+def test_a_folder_in_int4_gives_no_weights(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="fp16 or fp32"):
+        read_nano(export_model(folder, tmp_path / "nano", precision="int4"), nano_dims())
