@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import click
 import numpy as np
 import pytest
 from PIL import Image
+from processes import started
 
 import phi3v
 from phi3v.cli.batch_inputs import Item, read_items, read_questions
@@ -163,9 +165,9 @@ def test_a_file_of_something_else_is_refused_and_kept(phi3v_batch: Run, photos: 
     assert out.read_text() == '{"id": 1, "mine": true}\nmore'
 
 
-def start(*arguments: object, model: str, **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*COMMAND, "batch", *map(str, arguments), *SHORT, "--model", model, "--batch-size", "2"],
+def start(*arguments: object, model: str, **options: Any) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return started(
+        [*COMMAND, "batch", *SHORT, "--model", model, "--batch-size", "2", *map(str, arguments)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options,
     )  # fmt: skip
 
@@ -187,7 +189,7 @@ def killed_and_finished(photos: Path, out: Path, model: str, kills: int, seed: i
         assert out.read_bytes().count(b"\n") < count
         done = out.read_bytes().count(b"\n")
     with start(photos, *QUESTION, "--out", out, model=model) as process:
-        assert process.wait() == 0
+        assert process.wait(timeout=600) == 0
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
@@ -226,8 +228,12 @@ def test_a_second_process_on_the_same_file_is_refused(
     out = tmp_path / "out.jsonl"
     with start(photos, *QUESTION, "--out", out, model=model) as first:
         wait_for_lines(out, 1, first)
-        second = phi3v_batch(photos, *QUESTION, "--out", out)
-        assert first.wait() == 0
+        first.send_signal(signal.SIGSTOP)  # it is not done before the second begins
+        try:
+            second = phi3v_batch(photos, *QUESTION, "--out", out)
+        finally:
+            first.send_signal(signal.SIGCONT)
+        assert first.wait(timeout=60) == 0
     assert second.returncode == 1
     assert "another process is writing" in second.stderr
     assert len(answers(out)) == 10
@@ -252,13 +258,13 @@ def test_a_dead_engine_is_a_message_and_the_rerun_goes_on(
 ) -> None:
     out = tmp_path / "out.jsonl"
     command = [*COMMAND, "batch", str(photos), *QUESTION, "--out", str(out), *SHORT, "--model", model]
-    with subprocess.Popen([*command, "--batch-size", "1"], stderr=subprocess.PIPE, text=True) as process:
-        wait_for_lines(out, 1, process)  # type: ignore[arg-type]
+    with started([*command, "--batch-size", "1"], stderr=subprocess.PIPE, text=True) as process:
+        wait_for_lines(out, 1, process)
         for pid in children(process.pid):
             os.kill(pid, signal.SIGKILL)
         assert process.stderr is not None
         said = process.stderr.read()
-        assert process.wait() == 1
+        assert process.wait(timeout=60) == 1
     assert "the engine's process ended" in said
     assert "Traceback" not in said
     assert phi3v_batch(photos, *QUESTION, "--out", out).returncode == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from processes import started
 
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
@@ -92,7 +93,7 @@ main()
 
 def test_ctrl_c_while_a_later_question_is_read_ends_the_command_at_once(model: str, photo: str) -> None:
     arguments = ["ask", "hi", photo, "-q", "Why?", *FEW, "--model", model, "--json"]
-    with subprocess.Popen([sys.executable, "-P", "-c", PREFILLING, *arguments], stdout=subprocess.PIPE) as process:
+    with started([sys.executable, "-P", "-c", PREFILLING, *arguments], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["prompt"] == "hi"
         assert process.stdout.readline() == b"busy\n"
@@ -154,15 +155,12 @@ def test_what_is_wrong_with_the_command_is_said_before_a_model_is_loaded(photo: 
 def terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A chat whose standard input is a terminal, and the other end of it."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, "chat", *arguments], stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    os.close(theirs)
+    pipes = {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     try:
-        yield process, ours
+        with started([*COMMAND, "chat", *arguments], **pipes) as process:
+            os.close(theirs)
+            yield process, ours
     finally:
-        process.kill()
-        process.communicate()
         os.close(ours)
 
 
@@ -198,7 +196,7 @@ def test_ctrl_c_ends_the_answer_and_not_the_program(model: str) -> None:
 
 def test_ctrl_c_ends_a_script(model: str) -> None:
     arguments = [*COMMAND, "chat", "--model", model, "--max-new-tokens", "100000"]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with started(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -226,11 +224,11 @@ print("alive", flush=True)
 
 @pytest.mark.parametrize(("count", "signals", "status"), [(10**8, 1, 0), (10**11, 2, -signal.SIGINT)], ids=str)
 def test_during_prefill_one_ctrl_c_is_heard_late_and_two_kill(count: int, signals: int, status: int) -> None:
-    with subprocess.Popen([sys.executable, "-c", BUSY.format(count=count)], stdout=subprocess.PIPE) as process:
+    with started([sys.executable, "-c", BUSY.format(count=count)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"busy\n"
         for _ in range(signals):
-            time.sleep(0.1)
+            time.sleep(0.3)  # two that come at once are one
             process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == status
         assert process.stdout.read() == (b"" if status else b"heard\nalive\n")

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import pytest
 from PIL import Image
+from processes import started
 
 from phi3v.cli.doctor import Check, print_checks
 from phi3v.cli.options import block_size_option, build_device_option, precision_option
@@ -78,9 +79,8 @@ def test_what_is_wrong_with_a_request_is_said_before_a_model_is_loaded(photo: st
 
 def test_standard_input_is_read_no_further_than_a_picture_may_be_large() -> None:
     code = "import sys; b = bytes(1 << 20)\nwhile sys.stdout.buffer.write(b): pass"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as endless:
+    with started([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as endless:
         done = subprocess.run([*COMMAND, "info", "-"], stdin=endless.stdout, capture_output=True, timeout=60)
-        endless.kill()
     assert done.returncode == 1
     assert b"100 MiB" in done.stderr
 
@@ -189,7 +189,7 @@ def test_a_reader_that_leaves_early_is_no_crash(model: str) -> None:
 
 def test_ctrl_c_ends_the_answer_and_not_with_a_traceback(model: str) -> None:
     arguments = ["ask", "hi", "--model", model, "--max-new-tokens", "100000"]
-    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with started([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.read(20)

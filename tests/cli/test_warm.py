@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from processes import started
 
 from phi3v.cli.warm.frames import pack, receive
 from phi3v.cli.warm.identity import greeting
@@ -52,10 +53,10 @@ class Home:
             command, input=stdin, capture_output=True, env=os.environ | self.env | env, timeout=40, cwd=self.root
         )
 
-    def popen(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def popen(self, *arguments: str) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
         command = [sys.executable, "-P", "-c", CODE, *arguments]
         env = os.environ | self.env
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=self.root)
+        return started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=self.root)
 
     def status(self) -> list[dict[str, Any]]:
         done = self.run("warm", "--status", "--json")
@@ -566,11 +567,12 @@ def test_an_engine_that_does_not_end_is_an_error_that_says_what_to_do(
     with socket.socket(socket.AF_UNIX) as listener, patched(own):
         listener.bind(str(own.sockets / "engine-1.sock"))
         listener.listen()
-        stopping = threading.Thread(target=stop_in_vain, args=(listener,))
+        listener.settimeout(30)
+        stopping = threading.Thread(target=stop_in_vain, args=(listener,), daemon=True)
         stopping.start()
         with pytest.raises(WarmEngineError, match="run: kill -9 4711"):
             stop()
-        stopping.join()
+        stopping.join(timeout=30)
 
 
 def stop_in_vain(listener: socket.socket) -> None:
@@ -584,7 +586,7 @@ def stop_in_vain(listener: socket.socket) -> None:
 
 def test_a_socket_left_behind_is_replaced_and_its_process_id_is_nobodys_to_signal(own: Home) -> None:
     own.sockets.mkdir(mode=0o700)
-    with subprocess.Popen(["sleep", "60"]) as stranger:  # has the id of an engine that was killed
+    with started(["sleep", "60"]) as stranger:  # has the id of an engine that was killed
         left_behind(own.sockets / f"engine-{stranger.pid}.sock")
         assert own.run("warm", "--stop").stderr == b""
         for pid in range(stranger.pid, stranger.pid + 300):  # the next engine's id is likely among these
@@ -593,7 +595,6 @@ def test_a_socket_left_behind_is_replaced_and_its_process_id_is_nobodys_to_signa
             (status,) = own.status()
             assert own.server() == status["pid"] != stranger.pid
         assert stranger.poll() is None
-        stranger.kill()
 
 
 def left_behind(path: Path) -> None:
@@ -683,7 +684,7 @@ def test_without_unix_sockets_everything_falls_back(own: Home) -> None:
 def test_a_job_that_ignores_interrupts_goes_on(shared: Home) -> None:
     command = f"'{sys.executable}' -c '{CODE}' ask hi --max-new-tokens 3000"
     line = f"trap '' INT; {command} & sleep 0.5; kill -INT $!; wait $!"
-    done = subprocess.run(["sh", "-c", line], capture_output=True, env=os.environ | shared.env, check=False)
+    done = subprocess.run(["sh", "-c", line], capture_output=True, env=os.environ | shared.env, timeout=120)
     assert (done.returncode, b"interrupted" in done.stderr) == (0, False)
 
 

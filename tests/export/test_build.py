@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import started
 
 from phi3v.errors import CheckpointError, DiskSpaceError, MissingDependencyError, ModelFolderError, OptionError
 from phi3v.export import build
@@ -96,7 +97,7 @@ def test_killed_build_leaves_no_folder_that_loads_and_the_next_one_cleans_up(
 ) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-c", _EXPORT_AND_HANG, str(checkpoint_dir), str(out)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with started(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "decoder\n"
         os.kill(process.pid, signal.SIGKILL)

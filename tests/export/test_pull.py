@@ -14,6 +14,7 @@ import onnx
 import pytest
 from hub_server import Fault, Hub, published
 from old_layout import write_old_layout
+from processes import started
 
 from phi3v.errors import ModelFolderError
 from phi3v.export.build import export_model
@@ -262,8 +263,10 @@ def test_two_pulls_at_once_fetch_every_byte_once(hub: Hub, tmp_path: Path) -> No
     hub.faults = [Fault("/cdn/", 99, slow_s=0.02)]
     command = [sys.executable, "-c", COMMAND, "pull"]
     env = _environment(hub, tmp_path)
-    both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]
-    outputs = [process.communicate(timeout=100) for process in both]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with started(command, env=env, **pipes) as one, started(command, env=env, **pipes) as two:
+        both = (one, two)
+        outputs = [process.communicate(timeout=100) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     sizes = {path: len(body) for path, body in hub.repos[CPU.repo].items() if path.startswith(CPU.subfolder)}
     assert hub.sent == sizes
@@ -271,14 +274,14 @@ def test_two_pulls_at_once_fetch_every_byte_once(hub: Hub, tmp_path: Path) -> No
 
 
 def test_ctrl_c_leaves_pieces_that_the_next_pull_goes_on_from(run: Run, hub: Hub, tmp_path: Path) -> None:
-    hub.faults = [Fault("/cdn/", 99, slow_s=0.1)]
+    hub.faults = [Fault("/cdn/", 99, slow_s=0.5)]
     command = [sys.executable, "-c", COMMAND, "pull"]
-    process = subprocess.Popen(command, env=_environment(hub, tmp_path), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while hub.sent.get(f"{CPU.subfolder}/{TEXT_DATA}", 0) < 1 << 17 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
+    with started(command, env=_environment(hub, tmp_path), stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while hub.sent.get(f"{CPU.subfolder}/{TEXT_DATA}", 0) < 1 << 17 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "interrupted" in stderr
     assert "Traceback" not in stderr
