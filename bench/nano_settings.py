@@ -19,7 +19,6 @@ from ..export.build import export_model
 from ..export.nano.card import BARS
 from ..export.nano.checkpoint import read_nano, write_checkpoint
 from ..export.nano.evaluate import Score, evaluate
-from ..export.nano.network import nano_dims
 from .export_settings import build as build_settings
 
 REFERENCE = "PyTorch fp32"
@@ -75,7 +74,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
         raise click.UsageError(f"{out} is not empty, and may hold models of another state; give a new folder")
-    checkpoint = write_checkpoint(read_nano(state, nano_dims()), out / "nano")
+    checkpoint = write_checkpoint(read_nano(state), out / "nano")
     folders = {REFERENCE: checkpoint} | build(checkpoint, out)
     scores: dict[str, Sequence[Score]] = {}
     for name in only or folders:

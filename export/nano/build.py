@@ -9,14 +9,13 @@ import click
 
 from ..build import export_model
 from ..precision import PRECISIONS
-from .checkpoint import read_nano, write_aids, write_checkpoint
-from .network import nano_dims
+from .checkpoint import read_nano, write_checkpoint
 
 
 def build(state: Path, folder: Path, precision: str = "fp32", overwrite: bool = False) -> Path:
     """The model folder of a training state, through the ordinary exporter."""
     with TemporaryDirectory() as scratch:
-        checkpoint = write_checkpoint(read_nano(state, nano_dims()), Path(scratch) / "nano")
+        checkpoint = write_checkpoint(read_nano(state), Path(scratch) / "nano")
         return export_model(checkpoint, folder, precision=precision, overwrite=overwrite)
 
 
@@ -26,13 +25,7 @@ def build(state: Path, folder: Path, precision: str = "fp32", overwrite: bool = 
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
 @click.option("--overwrite", is_flag=True)
 def main(state: Path, folder: Path, precision: str, overwrite: bool) -> None:
-    """Write the model FOLDER of STATE, what training saved (.pt) or another model folder.
-
-    A FOLDER that is called NAME.safetensors gets the training aids instead: with a model folder, all to train on from.
-    """
-    if folder.suffix == ".safetensors":
-        write_aids(state, folder)
-        return
+    """Write the model FOLDER of STATE, what training saved (.pt) or another model folder."""
     build(state, folder, precision, overwrite)
 
 

@@ -59,7 +59,7 @@ class Places:
 
 
 def chart_data(random: Random, held_out: bool = False, longest_label: int = 8, misspelling: float = 0.0) -> Data:
-    """A title, labels and values, the highest of them by a clear distance; `misspelling`: how likely a word is so."""
+    """A title, labels and values, the highest by a clear distance; `misspelling`: how likely a word is misspelt."""
     labels = _labels(random, random.randint(3, 8 if longest_label > 4 else 5), longest_label, held_out, misspelling)
     draw = random.choice((_whole, _whole, _whole, _decimals, _growing))
     while True:

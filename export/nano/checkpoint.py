@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..dims import VISION, ModelDims
+from ...errors import OptionError
+from ..dims import VISION
 from ..safetensors_file import read_header, write_file
 from ..synthetic import original_config
 from .network import FEATURE_UNIT, Nano, nano_dims
@@ -40,6 +41,8 @@ def write_checkpoint(nano: Nano, folder: Path) -> Path:
 def write_aids(state: Path, file: Path) -> None:
     """Keep the training aids of a saved training state, in float16: with its model folder, all to train on from."""
     tensors = {name: t.half().numpy() for name, t in read_weights(state).items() if not name.startswith(_NANO)}
+    if not tensors:
+        raise OptionError(f"{state} has no training aids; give what training saved (.pt)")
     write_file(file, [(n, t.shape, t.dtype) for n, t in tensors.items()], tensors.__getitem__)
 
 
@@ -56,11 +59,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return mean
 
 
-def read_nano(path: Path, dims: ModelDims) -> Nano:
+def read_nano(path: Path) -> Nano:
     """The network out of a training state or a model folder."""
-    nano = Nano(dims)
-    weights = read_weights(path).items()
-    nano.load_state_dict({name.removeprefix(_NANO): tensor for name, tensor in weights if name.startswith(_NANO)})
+    weights = {name.removeprefix(_NANO): t for name, t in read_weights(path).items() if name.startswith(_NANO)}
+    if not weights:
+        raise OptionError(f"{path} has training aids alone; give what training saved (.pt) or a model folder")
+    nano = Nano(nano_dims())
+    nano.load_state_dict(weights)
     return nano
 
 

@@ -119,7 +119,7 @@ def read_scores(file: Path) -> list[Score]:
 
 
 def _num_crops(value: str) -> NumCrops:
-    return "auto" if value == "auto" else int(value)
+    return "auto" if value == "auto" else int(click.IntRange(1, 16)(value))
 
 
 @click.command()

@@ -53,7 +53,8 @@ _BILLIONS = ("0.8", "1.9", "2.9", "3.0", "6.7", "10.6", "15.0", "47.5")
 
 def draw(folder: Path) -> None:
     """Write the pictures."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    # 24: as it was drawn first, so that the picture in examples/ stays.
     cover = draw_cover("ALONE", "Morgan Maxwell", _COVER_STYLE, smallest=24).picture
     chart, _ = draw_chart(Random(_CHART_STYLE), Data("Nvidia Revenue", _YEARS, _BILLIONS))
     before, after = (draw_scene(Scene(3, "circle", colour), _SCENE_STYLE)[0] for colour in ("red", "blue"))
@@ -66,7 +67,7 @@ _COVER_STYLE, _CHART_STYLE, _SCENE_STYLE = 6, 13, 4
 
 
 @click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def main(folder: Path) -> None:
     """Draw the example pictures into FOLDER."""
     draw(folder)

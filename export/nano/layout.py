@@ -6,7 +6,10 @@ from .canvas import Canvas, Colour, Place
 from .fonts import Font
 
 SMALLEST_TEXT = 20
-"""In pixels of the 336 the model sees, in nano's world; training goes a little below."""
+"""In pixels of the 336 the model sees, in nano's world."""
+
+SMALLEST_TRAINED = 18
+"""What training goes down to, so that the smallest text of the world is not at the edge."""
 
 
 def wrap(text: str, font: Font, width: float) -> list[str]:

@@ -15,11 +15,13 @@ import click
 
 import phi3v
 
-from ...model_dir import BUILTIN
+from ...errors import ModelFolderError
+from ...model_dir import BUILTIN, MANIFEST
 from ..manifest import read_manifest, write_manifest
 from ..precision import PRECISIONS
 from .build import build
 from .card import BARS, about, card
+from .checkpoint import write_aids
 from .evaluate import WORDS, Score, evaluate, rows, write_scores
 
 CARD, SCORES = "README.md", "scores.json"
@@ -33,7 +35,10 @@ def release(
     """Build, score and describe the built-in model, beside the one that is there, and only then replace that.
 
     `count` pictures are asked about for each job that has a bar, and for covers of held-out words; a fifth elsewhere.
+    Raises ModelFolderError where something else is there.
     """
+    if folder.exists() and not (folder / MANIFEST).is_file():
+        raise ModelFolderError(f"{folder} is no model folder, so it is not replaced; give another name")
     folder.parent.mkdir(exist_ok=True)
     new = folder.with_name(f"{folder.name}.new")
     build(state, new, precision, overwrite=True)
@@ -69,14 +74,19 @@ def describe(folder: Path, scores: Sequence[Score]) -> None:
 
 @click.command()
 @click.argument("state", type=click.Path(exists=True, path_type=Path))
-@click.option("--folder", type=click.Path(path_type=Path), default=BUILTIN, help="Default: the package's own.")
+@click.option(
+    "--folder", type=click.Path(file_okay=False, path_type=Path), default=BUILTIN, help="Default: the package's own."
+)
 @click.option("--precision", type=click.Choice(PRECISIONS), default=PRECISION, show_default=True)
 @click.option(
     "--count", type=click.IntRange(min=1), default=500, show_default=True, help="Pictures a job that has a bar."
 )
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes that score.")
-def main(state: Path, folder: Path, precision: str, count: int, workers: int) -> None:
+@click.option("--aids", type=click.Path(dir_okay=False, path_type=Path), help="Keep STATE's training aids here first.")
+def main(state: Path, folder: Path, precision: str, count: int, workers: int, aids: Path | None) -> None:
     """Build, score and describe the model folder of STATE, what training saved (.pt) or another folder."""
+    if aids is not None:
+        write_aids(state, aids)
     release(state, folder, precision=precision, count=count, workers=workers)
 
 

@@ -20,16 +20,20 @@ def read_folder(folder: Path, dims: ModelDims) -> dict[str, Array]:
 
     The graph has the sum of the class embedding and its position: the position is 0 here. Raises OptionError.
     """
-    stored = {name: value for graph in ("text", "vision", "embedding") for name, value in _initializers(folder, graph)}
     try:
+        stored = {
+            name: value for graph in ("text", "vision", "embedding") for name, value in _initializers(folder, graph)
+        }
         return {name: _tensor(name, stored).reshape(shape) for name, shape in tensor_shapes(dims).items()}
-    except (KeyError, ValueError) as exc:
+    except (KeyError, ValueError, OSError) as exc:
         raise OptionError(f"{folder} is no model folder of nano in fp16 or fp32: {exc}") from exc
 
 
 def _initializers(folder: Path, graph: str) -> list[tuple[str, Array]]:
     values = ir.load(folder / f"{graph}.onnx").graph.initializers.items()
-    return [(name, value.const_value.numpy().astype(np.float32)) for name, value in values if value.const_value]
+    return [
+        (name, value.const_value.numpy().astype(np.float32)) for name, value in values if value.const_value is not None
+    ]
 
 
 def _tensor(name: str, stored: dict[str, Array]) -> Array:

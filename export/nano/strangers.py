@@ -11,7 +11,7 @@ from PIL import Image
 
 from ...hd import CROP
 from ..dims import PATCHES
-from .canvas import Canvas, Picture, Point, ground
+from .canvas import COLOURS, Canvas, Picture, Point, ground, ink
 from .charts import INTRODUCE, standing_chart
 from .covers import TITLE_QUESTIONS
 from .pages import page
@@ -23,8 +23,8 @@ UNKNOWN = "I don't know this kind of picture."
 
 
 def stranger_sample(random: Random, held_out: bool = False) -> Sample:
-    """Noise, gradients, blobs like an unsharp photo, stripes, an empty picture, outlines, crowds, squares in squares,
-    a page of text, a chart of columns.
+    """Noise, gradients, blobs like an unsharp photo, stripes, an empty picture, outlines, crowds of shapes, a page of
+    text, a chart of columns.
 
     `held_out`: kinds never trained on, which are rings, a chequered floor and clouds over a plain.
     """
@@ -69,33 +69,24 @@ def _blank(random: Random) -> Picture:
 
 def _outlines(random: Random) -> Picture:
     """Polygons of three to eight corners, drawn and not filled."""
-    canvas = Canvas(ground=ground(random))
+    canvas = Canvas(ground=(below := ground(random)))
     for _ in range(random.randint(1, 4)):
-        points = _polygon(random, random.uniform(30, 110))
+        points, fill = _polygon(random, random.uniform(30, 110)), ink(random, below)
         for shift in range(random.randint(1, 6)):
             moved = [(x + shift, y + shift) for x, y in points]
-            canvas.line([*moved, moved[0]], ground(random))
+            canvas.line([*moved, moved[0]], fill)
     return canvas.finish()
 
 
 def _crowd(random: Random) -> Picture:
-    """More shapes, and smaller ones, than any scene has, in all colours."""
+    """More shapes, and smaller ones, than any scene has, in the colours of scenes."""
     canvas = Canvas(ground=ground(random))
     for _ in range(random.randint(7, 40)):
-        points = _polygon(random, random.uniform(6, 28))
+        points, fill = _polygon(random, random.uniform(6, 28)), random.choice(tuple(COLOURS.values()))
         if random.random() < 0.4:
-            canvas.ellipse((*points[0], points[0][0] + 30, points[0][1] + random.uniform(10, 40)), ground(random))
+            canvas.ellipse((*points[0], points[0][0] + 30, points[0][1] + random.uniform(10, 40)), fill)
         else:
-            canvas.polygon(points, ground(random))
-    return canvas.finish()
-
-
-def _nested(random: Random) -> Picture:
-    """Squares in squares."""
-    canvas = Canvas(ground=ground(random))
-    x, y, step = random.uniform(100, 236), random.uniform(100, 236), random.uniform(9, 24)
-    for square in range(random.randint(4, 12), 0, -1):
-        canvas.rectangle((x - square * step, y - square * step, x + square * step, y + square * step), ground(random))
+            canvas.polygon(points, fill)
     return canvas.finish()
 
 
@@ -136,7 +127,7 @@ def _clouds(random: Random) -> Picture:
     return _picture(np.clip(pixels, 0, 255))
 
 
-_TRAINED = (_noise, _gradient, _blobs, _blobs, _stripes, _blank, _outlines, _crowd, _nested, page, standing_chart)
+_TRAINED = (_noise, _gradient, _blobs, _blobs, _stripes, _blank, _outlines, _crowd, page, standing_chart)
 _NEVER_TRAINED = (_rings, _chequers, _clouds)
 
 

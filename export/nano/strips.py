@@ -7,13 +7,12 @@ from random import Random
 from ...hd import CROP
 from .canvas import WHITE, Canvas, ground, ink
 from .fonts import FACES, Font
-from .layout import SMALLEST_TEXT, block, wrap
+from .layout import SMALLEST_TRAINED, block, wrap
 from .samples import Sample, Turn
 from .vocabulary import Copied
 from .words import author, plain_word, title
 
 CELL = 28
-_SMALLEST = SMALLEST_TEXT - 2
 READ = ("Read the text.", "Read it.", "What does it say?", "What is written here?")
 BOOK = (
     "Help me get the title and author information of this book?",
@@ -47,14 +46,14 @@ def line_strip(random: Random, row: int, question: str, held_out: bool = False, 
 def book_strip(random: Random, row: int, question: str, held_out: bool = False, misspelling: float = 0.0) -> Sample:
     """Title and author close together in the five cell rows from `row` on, on a cover's width."""
     below = ground(random)
-    small, font = (Font(random.choice(FACES), random.uniform(_SMALLEST, most)) for most in (26, 32))
+    small, font = (Font(random.choice(FACES), random.uniform(SMALLEST_TRAINED, most)) for most in (26, 32))
     width = random.randint(210, 320)
     while small.width(writer := author(random, held_out, misspelling)) > width - 6:
-        width, small = min(320, width + 20), Font(small.face, _SMALLEST)
+        width, small = min(320, width + 20), Font(small.face, SMALLEST_TRAINED)
     canvas = Canvas(ground=WHITE)
     canvas.rectangle((CROP / 2 - width / 2, 0, CROP / 2 + width / 2, CROP), below)
     while True:
-        name = title(random, held_out, 0.5, misspelling)
+        name = title(random, held_out, capitals=0.5, misspelling=misspelling)
         lines = wrap(name, font, width - 8)
         if len(lines) <= 2 and max(map(font.width, lines)) <= width - 6:
             break
@@ -73,7 +72,7 @@ def _line(random: Random, held_out: bool, misspelling: float) -> tuple[str, Font
     """A text and a font in which it fits one line."""
     while True:
         text = _text(random, held_out, misspelling)
-        font = Font(random.choice(FACES), random.uniform(_SMALLEST, 38))
+        font = Font(random.choice(FACES), random.uniform(SMALLEST_TRAINED, 38))
         if font.width(text) <= CROP - 8:
             return text, font
 
@@ -81,7 +80,7 @@ def _line(random: Random, held_out: bool, misspelling: float) -> tuple[str, Font
 def _text(random: Random, held_out: bool, misspelling: float) -> str:
     kind = random.random()
     if kind < 0.35:
-        return title(random, held_out, 0.5, misspelling)
+        return title(random, held_out, capitals=0.5, misspelling=misspelling)
     if kind < 0.5:
         return author(random, held_out, misspelling)
     if kind < 0.62 and not held_out:

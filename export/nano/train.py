@@ -234,7 +234,7 @@ _AT_LEAST_ONE = click.IntRange(min=1)
     "--init",
     type=click.Path(exists=True, path_type=Path),
     multiple=True,
-    help="State (.pt), model folder or training aids (.safetensors) to take; may be given again.",
+    help="State (.pt), model folder or aids (.safetensors) to begin with where there is no OUT; may be given again.",
 )
 @click.option("--steps", type=click.IntRange(min=0), default=10_000, show_default=True)
 @click.option("--minutes", type=click.FloatRange(min=0), default=math.inf, help="End by the clock if that comes first.")
@@ -242,8 +242,12 @@ _AT_LEAST_ONE = click.IntRange(min=1)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--threads", type=_AT_LEAST_ONE, default=1, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--adam", type=float, default=Rates.adam, show_default=True, help="Learning rate of AdamW.")
-@click.option("--muon", type=float, default=Rates.muon, show_default=True, help="Learning rate of Muon.")
+@click.option(
+    "--adam", type=click.FloatRange(min=0), default=Rates.adam, show_default=True, help="Learning rate of AdamW."
+)
+@click.option(
+    "--muon", type=click.FloatRange(min=0), default=Rates.muon, show_default=True, help="Learning rate of Muon."
+)
 def main(
     stage: str,
     out: Path,
@@ -258,6 +262,7 @@ def main(
     muon: float,
 ) -> None:
     """Train a stage of nano, or go on with it where OUT stopped."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
     trainer = Trainer(STAGES[stage], Rates(adam, muon), device, seed)
     if out.is_file():

@@ -23,7 +23,7 @@ def words(name: str) -> tuple[str, ...]:
 
 
 def title(random: Random, held_out: bool = False, capitals: float = 0.0, misspelling: float = 0.0) -> str:
-    """A believable title; `held_out`: of words never trained on; the others: how likely it is in capitals, misspelt."""
+    """A believable title; `held_out`: of words never trained on; how likely it is in `capitals`, and misspelt."""
     name = _title(random, held_out)
     name = misspelt(random, name) if random.random() < misspelling else name
     return name.upper() if random.random() < capitals else name
@@ -85,7 +85,7 @@ def any_word(random: Random) -> str:
 
 
 def misspelt(random: Random, text: str) -> str:
-    """The text with letters exchanged, doubled, left out or put in: it can be read, and not guessed.
+    """The text with letters exchanged, doubled, left out, put in or made capital: it can be read, and not guessed.
 
     Words that are kept out of training do not come out of it.
     """

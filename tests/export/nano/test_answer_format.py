@@ -9,7 +9,6 @@ import pytest
 
 import phi3v
 from phi3v.answers import Regex
-from phi3v.export.nano.build import build
 from phi3v.export.nano.covers import cover_sample
 from phi3v.fields import parse_fields
 from phi3v.model_dir import BUILTIN
@@ -23,8 +22,8 @@ class Book:
 
 
 @pytest.fixture(scope="module")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> Iterator[phi3v.Engine]:
-    with phi3v.load(build(BUILTIN, tmp_path_factory.mktemp("nano") / "model"), "cpu") as engine:
+def nano() -> Iterator[phi3v.Engine]:
+    with phi3v.load(BUILTIN, "cpu") as engine:
         yield engine
 
 

@@ -13,7 +13,7 @@ from phi3v.errors import OptionError
 from phi3v.export.build import export_model
 from phi3v.export.dims import tensor_shapes
 from phi3v.export.nano.batches import FULL, Window, attention_mask, embed, pack
-from phi3v.export.nano.checkpoint import read_nano, read_weights, write_checkpoint
+from phi3v.export.nano.checkpoint import read_nano, read_weights, write_aids, write_checkpoint
 from phi3v.export.nano.covers import cover_sample
 from phi3v.export.nano.network import Learner, Nano, nano_dims, normalise
 from phi3v.export.nano.pairs import scene_pair
@@ -104,23 +104,38 @@ def test_the_exported_model_answers_as_the_reference(folder: Path, tmp_path: Pat
     assert list(answer.token_ids) == wanted[:stop]
 
 
-def test_a_model_folder_gives_its_weights_back(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def whole() -> Nano:
     torch.manual_seed(0)
-    nano = Nano(nano_dims())
-    folder = export_model(write_checkpoint(nano, tmp_path / "checkpoint"), tmp_path / "nano", precision="fp32")
-    found = read_nano(folder, nano_dims()).state_dict()
+    return Nano(nano_dims())
+
+
+@pytest.fixture(scope="module")
+def whole_checkpoint(whole: Nano, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(whole, tmp_path_factory.mktemp("whole") / "checkpoint")
+
+
+def test_a_model_folder_gives_its_weights_back(whole: Nano, whole_checkpoint: Path, tmp_path: Path) -> None:
+    folder = export_model(whole_checkpoint, tmp_path / "nano", precision="fp32")
+    found = read_nano(folder)
+    weights = found.state_dict()
     placed = "model.vision_embed_tokens.img_processor.vision_model.embeddings"
-    for name, tensor in nano.state_dict().items():
+    for name, tensor in whole.state_dict().items():
         if not name.startswith(placed):
-            assert torch.allclose(found[name], tensor, rtol=1e-6), name
+            assert torch.allclose(weights[name], tensor, rtol=1e-6), name
     pixels = torch.rand(1, 3, 336, 336)
-    assert torch.allclose(read_nano(folder, nano_dims()).tower(pixels), nano.tower(pixels), atol=1e-5)
+    assert torch.allclose(found.tower(pixels), whole.tower(pixels), atol=1e-5)
 
 
 def test_what_is_kept_is_all_to_train_on_from() -> None:
     assert (read_weights(BUILTIN) | read_weights(AIDS)).keys() == Learner(nano_dims()).state_dict().keys()
 
 
-def test_a_folder_in_int4_gives_no_weights(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="fp16 or fp32"):
-        read_nano(export_model(folder, tmp_path / "nano", precision="int4"), nano_dims())
+def test_what_holds_no_weights_says_so(whole_checkpoint: Path, tmp_path: Path) -> None:
+    int4 = export_model(whole_checkpoint, tmp_path / "nano", precision="int4")
+    for path, said in ((int4, "fp16 or fp32"), (tmp_path, "fp16 or fp32"), (AIDS, "training aids alone")):
+        with pytest.raises(OptionError, match=said):
+            read_nano(path)
+    with pytest.raises(OptionError, match="no training aids"):
+        write_aids(BUILTIN, tmp_path / "aids.safetensors")
+    assert not (tmp_path / "aids.safetensors").exists()

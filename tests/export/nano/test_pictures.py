@@ -9,17 +9,22 @@ import pytest
 from phi3v import hd
 from phi3v.export.nano.batches import Window, pack
 from phi3v.export.nano.canvas import Picture
-from phi3v.export.nano.charts import INTRODUCE, chart_data, chart_sample
-from phi3v.export.nano.covers import cover_sample, draw_cover
+from phi3v.export.nano.charts import INTRODUCE, chart_data, chart_sample, wider_chart
+from phi3v.export.nano.covers import cover_sample, draw_cover, wider_cover
 from phi3v.export.nano.evaluate import JOBS
 from phi3v.export.nano.examples import EXAMPLES, draw
 from phi3v.export.nano.pages import page
 from phi3v.export.nano.pairs import COMPARE, verdict_pair
 from phi3v.export.nano.reading import draw_reading
-from phi3v.export.nano.samples import Make
+from phi3v.export.nano.samples import Make, Sample
+from phi3v.export.nano.scenes import scene_sample
 from phi3v.export.nano.strips import BOOK, line_strip
 from phi3v.export.nano.vocabulary import Copied, vocabulary
 from phi3v.export.nano.words import misspelt, words
+
+
+def misspelt_line(random: Random, held_out: bool) -> Sample:
+    return line_strip(random, 4, "Read it.", held_out, misspelling=1.0)
 
 
 def as_the_runtime_sees(picture: Picture) -> np.ndarray:
@@ -45,10 +50,10 @@ def test_training_pixels_are_those_of_the_runtime(make: Make) -> None:
         assert np.abs(as_the_runtime_sees(picture) - picture.pixels).max() <= 1.51
 
 
-@pytest.mark.parametrize("job", ["cover", "chart", "scene"])
-def test_every_copied_character_stands_in_its_cell(job: str) -> None:
+@pytest.mark.parametrize("make", [cover_sample, wider_cover, chart_sample, wider_chart, scene_sample, misspelt_line])
+def test_every_copied_character_stands_in_its_cell(make: Make) -> None:
     for seed in range(8):
-        sample = JOBS[job](Random(seed), False)
+        sample = make(Random(seed), False)
         for turn in sample.turns:
             for part in turn.answer:
                 if isinstance(part, Copied):

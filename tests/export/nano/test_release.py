@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import phi3v
+from phi3v.errors import ModelFolderError
 from phi3v.export.manifest import verify
 from phi3v.export.nano.card import BARS, about, card, working
 from phi3v.export.nano.evaluate import Score, main, read_scores, rows, write_scores
@@ -13,7 +14,7 @@ from phi3v.export.nano.network import Learner, nano_dims
 from phi3v.export.nano.release import CARD, SCORES, release
 from phi3v.export.nano.samples import Turn
 from phi3v.export.nano.vocabulary import Copied
-from phi3v.model_dir import ModelDir
+from phi3v.model_dir import BUILTIN, ModelDir
 
 
 def scored(cover: int, chart: int, pair: int) -> list[Score]:
@@ -63,6 +64,13 @@ def test_a_release_builds_scores_and_describes_the_folder(tmp_path: Path) -> Non
         assert engine.model.num_crops == 1
     main([str(folder), "--count", "1", "--job", "scene", "--json", str(tmp_path / "again.json")], standalone_mode=False)
     assert read_scores(tmp_path / "again.json")[0] == next(score for score in scores if score.job == "scene")
+
+
+def test_only_a_model_folder_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ModelFolderError, match="not replaced"):
+        release(BUILTIN, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_characters_are_counted_in_what_was_read_from_the_picture_alone() -> None:
