@@ -68,8 +68,8 @@ def test_aids_are_kept_apart_and_in_half_precision(tmp_path: Path) -> None:
 
 def test_a_few_steps_lower_the_loss() -> None:
     run = trainer()
-    losses = [float(run.train_step(1.0).answer.detach()) for _ in range(12)]
-    assert losses[-1] < 0.85 * losses[0]
+    losses = [float(run.train_step(1.0).answer.detach()) for _ in range(20)]
+    assert sum(losses[-3:]) / 3 < 0.85 * losses[0]
 
 
 def test_learning_rates_rise_and_fall() -> None:
