@@ -45,7 +45,7 @@ def pack(message: Message, data_length: int = 0) -> bytes:
 def send(to: socket.socket, message: Message, *data: bytes) -> None:
     """Write one frame; `data` is joined on the wire."""
     to.sendall(pack(message, sum(map(len, data))))
-    for piece in data:
+    for piece in filter(None, data):  # after the last byte the other end may have answered and closed
         to.sendall(piece)
 
 

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 from processes import started
 
-from phi3v.cli.warm.frames import pack, receive
+from phi3v.cli.warm.frames import pack, receive, send
 from phi3v.cli.warm.identity import greeting
 from phi3v.cli.warm.start import stop
 from phi3v.errors import WarmEngineError
@@ -438,6 +438,19 @@ def connected(path: Path) -> socket.socket:
     connection.settimeout(30)
     connection.connect(str(path))
     return connection
+
+
+def test_nothing_is_sent_after_the_last_byte_of_a_frame() -> None:
+    class Closing(socket.socket):
+        """Its other end closes as soon as it has the whole frame."""
+
+        def sendall(self, data: Any, flags: int = 0) -> None:
+            super().sendall(data, flags)
+            other.close()
+
+    one, other = socket.socketpair()
+    with Closing(fileno=one.detach()) as sending:
+        send(sending, {"op": "a picture without a byte"}, b"")
 
 
 def greet(home: Home, /, **changes: Any) -> socket.socket:
