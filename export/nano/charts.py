@@ -169,7 +169,7 @@ def _title(random: Random, held_out: bool, misspelling: float) -> str:
         subject = plain_word(random, True).capitalize() if held_out else random.choice(words("subjects"))
         if not held_out and random.random() < 0.15:
             subject = random.choice(words("english")).capitalize()
-        subject = misspelt(random, subject) if random.random() < misspelling else subject
+        subject = misspelt(random, subject, misspelling)
         maker = random.choice(words("makers"))
         year = random.randint(1995, 2030)
         title = random.choice((subject, f"{subject} {year}", f"{maker} {subject}", f"{maker} {subject} {year}"))

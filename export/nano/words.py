@@ -24,8 +24,7 @@ def words(name: str) -> tuple[str, ...]:
 
 def title(random: Random, held_out: bool = False, capitals: float = 0.0, misspelling: float = 0.0) -> str:
     """A believable title; `held_out`: of words never trained on; how likely it is in `capitals`, and misspelt."""
-    name = _title(random, held_out)
-    name = misspelt(random, name) if random.random() < misspelling else name
+    name = misspelt(random, _title(random, held_out), misspelling)
     return name.upper() if random.random() < capitals else name
 
 
@@ -53,8 +52,7 @@ def _title(random: Random, held_out: bool) -> str:
 
 def author(random: Random, held_out: bool = False, misspelling: float = 0.0) -> str:
     """A person's name; `held_out`: with a last name never trained on; `misspelling`: how likely it is misspelt."""
-    name = _author(random, held_out)
-    return misspelt(random, name) if random.random() < misspelling else name
+    return misspelt(random, _author(random, held_out), misspelling)
 
 
 def _author(random: Random, held_out: bool) -> str:
@@ -79,16 +77,18 @@ def any_word(random: Random) -> str:
         word = str(random.randrange(10 ** random.randint(1, 4)))
     else:
         return "".join(chr(random.randint(33, 126)) for _ in range(random.randint(1, 6)))
-    word = misspelt(random, word) if random.random() < 0.2 else word
+    word = misspelt(random, word, 0.2)
     word += random.choice(",.:;!?-") if random.random() < 0.08 else ""
     return random.choice((word, word, word.capitalize(), word.upper()))
 
 
-def misspelt(random: Random, text: str) -> str:
-    """The text with letters exchanged, doubled, left out, put in or made capital: it can be read, and not guessed.
+def misspelt(random: Random, text: str, share: float) -> str:
+    """A `share` of texts with letters exchanged, doubled, left out, put in or made capital: to be read, not guessed.
 
     Words that are kept out of training do not come out of it.
     """
+    if random.random() >= share:
+        return text
     return " ".join(_misspelt(random, word) for word in text.split(" "))
 
 
@@ -105,6 +105,5 @@ def _misspelt(random: Random, word: str) -> str:
 def plain_word(random: Random, held_out: bool = False, misspelling: float = 0.0) -> str:
     """A word as labels have it: capitalised mostly, at times lower or upper case, or misspelt."""
     lists = ("held_out",) if held_out else ("english", "english", "nouns", "last_names", "first_names")
-    word = random.choice(words(random.choice(lists)))
-    word = misspelt(random, word) if random.random() < misspelling else word
+    word = misspelt(random, random.choice(words(random.choice(lists))), misspelling)
     return random.choice((word, word.capitalize(), word.capitalize(), word.upper()))

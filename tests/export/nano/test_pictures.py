@@ -112,7 +112,7 @@ def test_held_out_words_are_in_no_other_list() -> None:
 
 
 def test_misspelling_makes_no_word_that_is_kept_out_of_training() -> None:
-    changed = [misspelt(Random(seed), word) for seed in range(40) for word in words("english")[:400]]
+    changed = [misspelt(Random(seed), word, 1.0) for seed in range(40) for word in words("english")[:400]]
     assert not {word.lower() for word in changed} & set(words("held_out"))
     assert len(set(changed)) > 10 * 400
 
