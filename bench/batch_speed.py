@@ -19,11 +19,11 @@ import numpy.typing as npt
 
 from ..backend import ModelInputs
 from ..engine import Engine
-from ..genai import GenaiBackend
-from ..genai_batch import pad
+from ..genai.backend import GenaiBackend
+from ..genai.batch import pad
 from ..limits import MAX_BATCH_SIZE
-from ..memory import peak_memory
-from ..model_dir import ModelDir
+from ..machine.memory import peak_memory
+from ..models.folder import ModelDir
 from ..types import GenerationRequest, GenerationResult
 from .case_option import case_type
 from .cases import PROMPT, Case, picture_bytes
@@ -237,7 +237,7 @@ def _write(record: dict[str, Any], out: Path | None) -> None:
 
 
 def _picture(request: GenerationRequest) -> Any:
-    from ..images import load_image
+    from ..images.load import load_image
 
     return load_image(request.images[0])
 

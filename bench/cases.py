@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import OptionError
-from ..images import MAX_PIXELS
+from ..images.load import MAX_PIXELS
 from ..types import MAX_CROPS
 
 PROMPT = "Could you please introduce this stock to me?"

@@ -13,11 +13,11 @@ from typing import Literal
 
 import click
 
-from ..device import cuda_status
 from ..errors import DeviceError, OptionError, Phi3VError
 from ..export.build import export_model
 from ..export.checkpoint import Checkpoint
 from ..export.synthetic import full_dims, tiny_dims, write_random_checkpoint
+from ..machine.device import cuda_status
 from .cases import Case
 from .record import Record
 from .report import html_page, markdown

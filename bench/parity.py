@@ -15,8 +15,8 @@ from PIL import Image
 
 from ..backend import ModelInputs
 from ..export.checkpoint import Checkpoint
-from ..genai import GenaiBackend
-from ..model_dir import GENAI_CONFIG, ModelDir
+from ..genai.backend import GenaiBackend
+from ..models.folder import GENAI_CONFIG, ModelDir
 from ..sampling import TokenChooser
 from .reference import ReferenceModel
 

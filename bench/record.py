@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..device import gpus, installed
 from ..errors import OptionError
-from ..memory import total_memory
+from ..machine.device import gpus, installed
+from ..machine.memory import total_memory
 
 FORMAT, VERSION = "phi3v-bench", 1
 METRICS = (

@@ -28,7 +28,7 @@ from ..errors import InferenceError, OptionError, PromptError
 from ..export.checkpoint import Checkpoint
 from ..export.dims import CLIP, VISION, ModelDims
 from ..export.safetensors_file import Array
-from ..model_dir import ModelDir
+from ..models.folder import ModelDir
 from ..sampling import TokenChooser
 from ..tokenizer import Tokenizer as RuntimeTokenizer
 from ..types import NumCrops

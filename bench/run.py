@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from ..device import gpus
 from ..errors import InferenceError, OptionError
-from ..memory import available_memory
+from ..machine.device import gpus
+from ..machine.memory import available_memory
 from .cases import PROMPT, Case
 from .extras import require_extra
-from .openvino_subject import folder_crops
+from .openvino.subject import folder_crops
 from .record import (
     FORMAT,
     VERSION,

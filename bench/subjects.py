@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, cast
 from ..backend import Backend
 from ..engine import Engine
 from ..errors import InferenceError, OptionError
-from ..model_dir import ModelDir
+from ..models.folder import ModelDir
 from .cases import PROMPT, Case
 
 SUBJECTS = ("ours", "genai", "torch-fp32", "torch-bf16", "torch-fp16", "openvino")
@@ -58,16 +58,16 @@ def make_subject(
 ) -> Subject:
     """Load a subject. Raises Phi3VError leaves.
 
-    `model` is a model folder, for torch-* a checkpoint folder, for openvino what openvino_folder.py writes.
+    `model` is a model folder, for torch-* a checkpoint folder, for openvino what openvino/folder.py writes.
     """
     if name == "ours":
-        from ..genai import GenaiBackend
+        from ..genai.backend import GenaiBackend
 
         return _EngineSubject(GenaiBackend(ModelDir.open(model), device, cuda_graph=cuda_graph, threads=threads))
     if name == "genai":
         return _ExampleLoop(ModelDir.open(model), device, threads)
     if name == "openvino":
-        from .openvino_subject import OpenVinoSubject
+        from .openvino.subject import OpenVinoSubject
 
         return OpenVinoSubject(model, device, threads)
     if name in SUBJECTS:
@@ -132,7 +132,7 @@ class _ExampleLoop:
     """
 
     def __init__(self, model: ModelDir, device: Literal["cpu", "cuda"], threads: int | None = None) -> None:
-        from ..genai import import_genai, load_model
+        from ..genai.backend import import_genai, load_model
 
         self._og = import_genai()
         self._model = load_model(self._og, model, device, threads=threads)

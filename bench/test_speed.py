@@ -16,7 +16,7 @@ from phi3v.bench.cases import PROMPT, picture_bytes
 from phi3v.engine import Engine
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
-from phi3v.images import load_image
+from phi3v.images.load import load_image
 
 Benchmark = Callable[..., Any]
 TWELVE_MEGAPIXELS = (4000, 3000)

@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from ..device import gpu_memory_used
-from ..memory import peak_memory
+from ..machine.device import gpu_memory_used
+from ..machine.memory import peak_memory
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from phi3v.answers import AnswerFormat
+    from phi3v.answer_format import AnswerFormat
 
 _OPTIONS = (
     click.option("--json-schema", metavar="FILE", help="Answer with JSON that the schema in FILE describes."),
@@ -47,15 +47,15 @@ def _answer_format(
         raise click.UsageError("--json-schema, --schema, --regex and --choices exclude each other; give one of them")
     chosen = _chosen(json_schema, fields, regex, choices)
     if chosen is not None:
-        from phi3v.constraint import check_answer_format
+        from phi3v.structured.constraint import check_answer_format
 
         check_answer_format(chosen)
     return chosen
 
 
 def _chosen(json_schema: str | None, fields: str | None, regex: str | None, choices: str | None) -> AnswerFormat | None:
-    from phi3v.answers import Choices, Regex
-    from phi3v.fields import parse_fields
+    from phi3v.answer_format import Choices, Regex
+    from phi3v.structured.field_syntax import parse_fields
 
     if json_schema is not None:
         return _schema_file(Path(json_schema))
@@ -67,7 +67,7 @@ def _chosen(json_schema: str | None, fields: str | None, regex: str | None, choi
 
 
 def _schema_file(path: Path) -> AnswerFormat:
-    from phi3v.answers import MAX_TEXT, JsonSchema
+    from phi3v.answer_format import MAX_TEXT, JsonSchema
     from phi3v.errors import OptionError
 
     with path.open("rb") as file:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from phi3v import Engine, GenerationRequest, GenerationResult, TokenStream
-    from phi3v.answers import AnswerFormat
+    from phi3v.answer_format import AnswerFormat
     from phi3v.session import AnswerOptions
     from phi3v.types import NumCrops
 

@@ -58,7 +58,7 @@ def run(
 
     A subject is ours=MODEL, genai=MODEL (a name or folder; genai's own example loop, 16 crops only), torch-fp32,
     torch-bf16, torch-fp16=CHECKPOINT_FOLDER (the PyTorch reference), or openvino=FOLDER (OpenVINO GenAI, from
-    python -m phi3v.bench.openvino_folder). A case is WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS.
+    python -m phi3v.bench.openvino.folder). A case is WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS.
 
     \b
     phi3v bench run ours=full/model genai=full/model torch-fp32=full/checkpoint --case 1344x1344:16:64
@@ -164,7 +164,7 @@ def parity(
     require_extra("export", "torch", "transformers")
     from phi3v.bench.cases import picture_bytes
     from phi3v.bench.parity import parity as measure
-    from phi3v.images import load_image
+    from phi3v.images.load import load_image
 
     images = [load_image(picture) for picture in pictures or (picture_bytes(640, 400),)]
     found = asdict(measure(checkpoint, model, prompt, images, num_crops=num_crops, new_tokens=new_tokens))
@@ -187,7 +187,7 @@ def synth(out: Path, size: str, layers: int | None, precision: str, device: str,
     """
     from phi3v.export.build import export_model
     from phi3v.export.synthetic import full_dims, require_synthetic, tiny_dims, write_random_checkpoint
-    from phi3v.model_dir import MANIFEST
+    from phi3v.models.folder import MANIFEST
 
     require_synthetic(out / "model", MANIFEST, "synthetic")
     dims = full_dims(layers=layers or 32) if size == "full" else tiny_dims(layers=layers or 2)
@@ -204,7 +204,7 @@ def _say(line: str) -> None:
 
 def _spec(text: str, device: str, threads: int | None) -> Any:
     from phi3v.bench.run import SubjectSpec
-    from phi3v.local_models import resolve_model
+    from phi3v.models.local import resolve_model
 
     name, equals, model = text.partition("=")
     if not equals:

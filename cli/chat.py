@@ -63,7 +63,7 @@ def _opening(
 ) -> GenerationRequest:
     """What every turn has in common, with all that can be wrong in it found before a model is loaded."""
     from phi3v import GenerationRequest, SamplingParams
-    from phi3v.images import check_image
+    from phi3v.images.load import check_image
 
     for image in images:
         if image == "-":

@@ -61,7 +61,7 @@ def examine() -> Iterator[Check]:
 
 
 def _packages() -> Iterator[Check]:
-    from phi3v.device import installed
+    from phi3v.machine.device import installed
 
     for name in _PACKAGES:
         if version := installed(name):
@@ -71,7 +71,7 @@ def _packages() -> Iterator[Check]:
 
 
 def _clashes() -> Iterator[Check]:
-    from phi3v.device import installed
+    from phi3v.machine.device import installed
 
     for plain, cuda in _CLASHES:
         found = [f"{name} {version}" for name in (plain, cuda) if (version := installed(name))]
@@ -87,7 +87,7 @@ def _clashes() -> Iterator[Check]:
 def _engine() -> Iterator[Check]:
     """Whether genai imports, and which providers really load, by loading a one-node model on each."""
     from phi3v.errors import MissingDependencyError
-    from phi3v.genai import import_genai
+    from phi3v.genai.backend import import_genai
 
     try:
         import_genai()
@@ -108,8 +108,8 @@ def _engine() -> Iterator[Check]:
 
 
 def _cuda() -> Iterator[Check]:
-    from phi3v.device import CUDA_LIBRARIES, gpus, installed, missing_cuda_libraries
     from phi3v.errors import MissingDependencyError
+    from phi3v.machine.device import CUDA_LIBRARIES, gpus, installed, missing_cuda_libraries
 
     found = gpus()
     for gpu in found:
@@ -133,8 +133,8 @@ def _cuda() -> Iterator[Check]:
 
 def _default_model() -> Check:
     from phi3v import Phi3VError
-    from phi3v.local_models import resolve_model
-    from phi3v.model_dir import MODEL_VARIABLE, ModelDir
+    from phi3v.models.folder import MODEL_VARIABLE, ModelDir
+    from phi3v.models.local import resolve_model
 
     try:
         model = ModelDir.open(resolve_model())
@@ -146,7 +146,7 @@ def _default_model() -> Check:
 
 
 def _telemetry() -> Check:
-    from phi3v.telemetry import TELEMETRY_OPT_IN, telemetry_wanted
+    from phi3v.machine.telemetry import TELEMETRY_OPT_IN, telemetry_wanted
 
     if telemetry_wanted():
         return Check("telemetry", "note", f"ON: {TELEMETRY_OPT_IN}=1 is set", f"unset {TELEMETRY_OPT_IN}")

@@ -22,7 +22,7 @@ _PUBLISHED_KV = {"fp16": 393_216, "fp32": 786_432}
 @click.option("--model", metavar="NAME|FOLDER", help="Count KV memory for this model. Default: for the 4.2 B model.")
 def info(target: str, model: str | None) -> None:
     """Describe a model (a folder or a pulled one's name), or what a picture costs in crops, tokens and KV memory."""
-    from phi3v.local_models import find_local, is_builtin, resolve_model
+    from phi3v.models.local import find_local, is_builtin, resolve_model
 
     if Path(target).is_dir() or (not Path(target).exists() and (find_local(target) or is_builtin(target))):
         _describe_model(resolve_model(target))
@@ -31,7 +31,7 @@ def info(target: str, model: str | None) -> None:
 
 
 def _describe_model(folder: Path) -> None:
-    from phi3v.model_dir import ModelDir
+    from phi3v.models.folder import ModelDir
 
     model = ModelDir.open(folder)
     switch = model.original_context_length
@@ -50,9 +50,9 @@ def _describe_picture(target: str, model: str | None) -> None:
     from rich.table import Table
 
     from phi3v import hd
-    from phi3v.images import load_image
-    from phi3v.local_models import resolve_model
-    from phi3v.model_dir import ModelDir
+    from phi3v.images.load import load_image
+    from phi3v.models.folder import ModelDir
+    from phi3v.models.local import resolve_model
 
     size = load_image(picture_arguments((target,))[0]).size
     kv = {"KV": ModelDir.open(resolve_model(model)).kv_bytes_per_token} if model else _PUBLISHED_KV

@@ -15,7 +15,7 @@ from phi3v import Phi3VError, __version__
 from phi3v.errors import BuiltinModelWarning
 
 from .ask import ask
-from .batch import batch
+from .batch.command import batch
 from .bench import bench
 from .chat import chat
 from .doctor import doctor

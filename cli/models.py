@@ -12,17 +12,17 @@ import click
 from .progress import progress_bar
 
 if TYPE_CHECKING:
-    from phi3v.export.catalog import PublishedBuild
-    from phi3v.local_models import LocalModel, Machine
+    from phi3v.export.hub.catalog import PublishedBuild
+    from phi3v.models.local import LocalModel, Machine
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def models(as_json: bool) -> None:
     """List the published models and the ones on this machine, and say which fit it. Opens no socket."""
-    from phi3v.export.catalog import BUILDS
-    from phi3v.local_models import BUILTIN_NAME, Machine, local_models
-    from phi3v.model_dir import BUILTIN
+    from phi3v.export.hub.catalog import BUILDS
+    from phi3v.models.folder import BUILTIN
+    from phi3v.models.local import BUILTIN_NAME, Machine, local_models
 
     machine, pulled = Machine.inspect(), local_models()
     rows = [_pulled_row(model, machine) for model in pulled]
@@ -44,11 +44,11 @@ def verify(model: str) -> None:
 
     Names each bad file and exits with 1; such a model does not load until `phi3v pull` has repaired it.
     """
-    from phi3v.export.manifest import read_manifest
-    from phi3v.export.manifest import verify as verify_files
     from phi3v.export.progress import Meter
-    from phi3v.local_models import resolve_model
-    from phi3v.model_dir import pull_command
+    from phi3v.models.folder import pull_command
+    from phi3v.models.local import resolve_model
+    from phi3v.models.manifest import read_manifest
+    from phi3v.models.manifest import verify as verify_files
 
     folder = resolve_model(model)
     manifest = read_manifest(folder)
@@ -69,7 +69,7 @@ def verify(model: str) -> None:
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def rm(name: str, yes: bool) -> None:
     """Delete a pulled model, or what an unfinished pull has left of it, and free the space it says."""
-    from phi3v.export.remove import plan_removal, remove
+    from phi3v.export.hub.remove import plan_removal, remove
 
     removal = plan_removal(name)
     for folder in removal.folders:

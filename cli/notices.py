@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from phi3v.model_dir import ModelDir
+    from phi3v.models.folder import ModelDir
 
 
 def model_notices(model: ModelDir, *, named: bool) -> list[str]:
     """Which model answers, unless it was `named`, and how far its answers go."""
-    from phi3v.model_dir import BUILTIN
+    from phi3v.models.folder import BUILTIN
 
     builtin = model.path == BUILTIN
     which = "the built-in model; `phi3v pull` fetches Phi-3-vision itself" if builtin else str(model.path)

@@ -9,8 +9,8 @@ import click
 from .progress import progress_bar
 
 if TYPE_CHECKING:
-    from phi3v.export.catalog import PublishedBuild
-    from phi3v.export.pull import Plan
+    from phi3v.export.hub.catalog import PublishedBuild
+    from phi3v.export.hub.pull import Plan
 
 
 @click.command()
@@ -31,10 +31,10 @@ def pull(name: str, revision: str | None, offline: bool, dry_run: bool) -> None:
     phi3v pull phi-3-vision:cuda-fp16
     phi3v pull phi-3.5-vision --dry-run
     """
-    from phi3v.export.catalog import find_build
-    from phi3v.export.pull import plan_pull
-    from phi3v.export.pull import pull as pull_build
-    from phi3v.local_models import Machine
+    from phi3v.export.hub.catalog import find_build
+    from phi3v.export.hub.pull import plan_pull
+    from phi3v.export.hub.pull import pull as pull_build
+    from phi3v.models.local import Machine
 
     build = find_build(name, Machine.inspect().gpu_memory)
     if dry_run:

@@ -124,7 +124,7 @@ class Repl:
         return text
 
     def _image(self, path: str) -> None:
-        from phi3v.images import check_image
+        from phi3v.images.load import check_image
 
         if not path:
             self._refuse("/image takes a path or URL: /image photo.jpg")

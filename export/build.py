@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import DiskSpaceError, MissingDependencyError, ModelFolderError
-from ..model_dir import GENAI_CONFIG, MANIFEST
+from ..models.folder import GENAI_CONFIG, MANIFEST
 from .precision import Recipe, folder_bytes, recipe
 from .progress import Meter, Progress
 

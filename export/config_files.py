@@ -10,9 +10,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..model_dir import GENAI_CONFIG
+from ..models.folder import GENAI_CONFIG
+from ..models.manifest import FORMAT, describe_files, write_manifest
 from .checkpoint import BOS_TOKEN, END_TOKENS, Checkpoint
-from .manifest import FORMAT, describe_files, write_manifest
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _OPTIONAL_TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json", "tokenizer.model")

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ..telemetry import switch_off_genais_telemetry
+from ..machine.telemetry import switch_off_genais_telemetry
 from .checkpoint import Checkpoint
 from .dims import FINAL_NORM, LM_HEAD, DecoderDims, layer_prefix
 from .matrix import Matrix

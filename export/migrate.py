@@ -20,8 +20,8 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
 from ..errors import ModelFolderError
-from ..model_dir import GENAI_CONFIG
-from .manifest import FORMAT, describe_files, write_manifest
+from ..models.folder import GENAI_CONFIG
+from ..models.manifest import FORMAT, describe_files, write_manifest
 
 _PIXELS, _SIZES, _OLD_FEATURES, _FEATURES = "pixel_values", "image_sizes", "visual_features", "image_features"
 _IDS, _EMBEDS = "input_ids", "inputs_embeds"

@@ -5,12 +5,12 @@ Knows nothing of where the ids come from: a stream, a row of a batch.
 
 from __future__ import annotations
 
-from .answers import truncated
+from .answer_format import truncated
 from .backend import Backend
-from .constraint import constraint_for
 from .prepare import PreparedRequest
 from .sampling import TokenChooser
 from .stop_strings import StopStrings
+from .structured.constraint import constraint_for
 from .types import FinishReason, GenerationResult, Timings, Token, Usage
 
 

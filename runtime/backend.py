@@ -1,6 +1,6 @@
 """The seam to the engine underneath: what a backend must do, and nothing about how.
 
-`GenaiBackend` (genai.py) is the one people use; the PyTorch reference in bench/ is another, and tests write fakes.
+`GenaiBackend` (genai/backend.py) is the one people use; the PyTorch reference in bench/ is another, and tests write fakes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .model_dir import ModelDir
+from .models.folder import ModelDir
 from .sampling import TokenChooser
 from .tokenizer import Tokenizer
 from .types import NumCrops

@@ -15,11 +15,11 @@ from numbers import Integral
 
 from .answer import Answer
 from .backend import Backend, BatchBackend, BatchGeneration, BatchRow
-from .device import gpus
 from .errors import AnswerError, ContextLengthError, OptionError, Phi3VError
 from .in_turn import InTurn
 from .limits import MAX_BATCH_SIZE
-from .memory import available_memory
+from .machine.device import gpus
+from .machine.memory import available_memory
 from .prepare import PreparedRequest, check_memory
 from .types import GenerationResult
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from .answer import Answer
-from .answers import AnswerFormat
+from .answer_format import AnswerFormat
 from .backend import Backend, Generation, ModelInputs
 from .batch import answer_all
 from .closing import Closing
 from .errors import BuiltinModelWarning, InferenceError, OptionError, Phi3VError
-from .local_models import resolve_model, wanted_model
-from .model_dir import BUILTIN, ModelDir
+from .models.folder import BUILTIN, ModelDir
+from .models.local import resolve_model, wanted_model
 from .prepare import PreparedRequest, attempt, prepare
 from .sampling import TokenChooser
 from .types import GenerationRequest, GenerationResult, NumCrops, SamplingParams, Token
@@ -24,9 +24,9 @@ from .types import GenerationRequest, GenerationResult, NumCrops, SamplingParams
 if TYPE_CHECKING:
     from typing import Any, Unpack
 
-    from .answer_types import ExtractOptions
-    from .images import ImageSource
+    from .images.load import ImageSource
     from .session import Session
+    from .structured.python_types import ExtractOptions
 
 T = TypeVar("T")
 Starter = Callable[[ModelInputs, TokenChooser, int], Generation]
@@ -69,8 +69,8 @@ class Engine(Closing):
         `images`: paths, bytes, PIL images, uint8 arrays [H, W(, 3|4)], http(s) or `data:` URLs, binary files.
         `num_crops` 1 to 16: the most 336 px crops a picture is cut into (more detail, more tokens); "auto": the fewest
         that keep each picture's own resolution; None takes the model folder's default. Greedy unless `temperature` is
-        set. `answer_format` keeps the answer to a JSON schema, a regular expression or choices (phi3v.answers). Raises
-        Phi3VError leaves only.
+        set. `answer_format` keeps the answer to a JSON schema, a regular expression or choices (`phi3v.answer_format`).
+        Raises only subclasses of Phi3VError.
         """
         sampling = SamplingParams(temperature, top_k, top_p, repetition_penalty, seed)
         request = GenerationRequest(prompt, images, max_new_tokens, num_crops, stop, sampling, answer_format)
@@ -130,7 +130,7 @@ class Engine(Closing):
         format binds the answer, but the model does not see it: say in the prompt what is wanted. The options are those
         of `generate`. Raises TruncatedAnswerError when `max_new_tokens` ended the answer.
         """
-        from .answer_types import answer_type
+        from .structured.python_types import answer_type
 
         answer = answer_type(kind)
         return answer.read(self.generate(prompt, images, answer_format=answer.format, **options).text)
@@ -270,13 +270,13 @@ def load(
     """
     if processor not in ("phi3v", "genai"):
         raise OptionError(f"processor is {processor!r}; allowed: 'phi3v', 'genai'")
-    from .device import choose_device
+    from .machine.device import choose_device
 
     folder = ModelDir.open(resolve_model(model, device))
     if folder.path == BUILTIN and wanted_model(model) is None:
         _warn_of_builtin(folder)
     chosen = choose_device(device, folder.built_for)
-    from .genai import GenaiBackend, GenaiProcessorBackend
+    from .genai.backend import GenaiBackend, GenaiProcessorBackend
 
     return Engine((GenaiBackend if processor == "phi3v" else GenaiProcessorBackend)(folder, chosen))
 

@@ -1,6 +1,6 @@
 """A request made ready for the model: pictures read, prompt tokenised, and checked that it fits.
 
-Needs no engine underneath, so that other processes can do it ahead of time (engine_process.py).
+Needs no engine underneath, so that other processes can do it ahead of time (process/engine_process.py).
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from . import hd
 from .backend import ModelInputs, Preprocessor
-from .constraint import constraint_for
 from .errors import ContextLengthError, Phi3VError
-from .images import load_image
-from .memory import available_memory
-from .model_dir import ModelDir
+from .images.load import load_image
+from .machine.memory import available_memory
+from .models.folder import ModelDir
+from .structured.constraint import constraint_for
 from .types import GenerationRequest
 
 _MIB = 1 << 20

@@ -13,8 +13,8 @@ from PIL import Image
 
 from . import hd
 from .backend import ModelInputs, TextStream
-from .device import Device
-from .model_dir import ModelDir
+from .machine.device import Device
+from .models.folder import ModelDir
 from .prompt import PromptLayout
 from .tokenizer import Tokenizer
 from .types import NumCrops

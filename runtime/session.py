@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from . import hd
-from .answers import AnswerFormat
+from .answer_format import AnswerFormat
 from .backend import Backend, Generation
 from .closing import Closing
 from .conversation import PictureStack, Spoken, conversation_inputs
@@ -23,7 +23,7 @@ from .prompt import PromptLayout
 from .types import GenerationRequest, GenerationResult, NumCrops, SamplingParams, Token, Turn
 
 if TYPE_CHECKING:
-    from .images import ImageSource
+    from .images.load import ImageSource
 
 
 class AnswerOptions(TypedDict, total=False):
@@ -127,7 +127,7 @@ class Session(Closing):
 
     def _read(self, request: GenerationRequest) -> _Shown:
         """Decode and cut a request's pictures; refused as soon as they are known not to fit."""
-        from .images import load_image
+        from .images.load import load_image
 
         if not request.images:
             return _Shown()

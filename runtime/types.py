@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from .answers import AnswerFormat
+from .answer_format import AnswerFormat
 from .errors import OptionError
 
 if TYPE_CHECKING:
-    from .images import ImageSource
+    from .images.load import ImageSource
 
 FinishReason = Literal["stop", "length", "cancelled"]
 NumCrops = int | Literal["auto"]
@@ -102,7 +102,7 @@ class GenerationRequest:
 
     `num_crops` None takes the model folder's default, "auto" what each picture needs. `stop` strings end the answer and
     are not part of it.
-    `answer_format` keeps the answer to a JSON schema, a regular expression or choices (answers.py); the prompt stays
+    `answer_format` keeps the answer to a JSON schema, a regular expression or choices (answer_format.py); the prompt stays
     as it is, so say there what is wanted.
     """
 

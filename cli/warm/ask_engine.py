@@ -18,7 +18,7 @@ from .wire import request_message
 
 if TYPE_CHECKING:
     from phi3v import Engine, GenerationRequest, Token
-    from phi3v.model_dir import ModelDir
+    from phi3v.models.folder import ModelDir
 
     from .client import WarmEngine, WarmStream
     from .frames import Message
@@ -199,7 +199,7 @@ def say(line: str) -> None:
 
 
 def _check_pictures(request: GenerationRequest) -> None:
-    from phi3v.images import check_image
+    from phi3v.images.load import check_image
 
     for image in request.images:
         if isinstance(image, str):

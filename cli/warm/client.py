@@ -20,7 +20,7 @@ from .place import same_user, sockets, supported
 from .wire import read_error, read_model, read_result
 
 if TYPE_CHECKING:
-    from phi3v.model_dir import ModelDir
+    from phi3v.models.folder import ModelDir
 
 _PATIENCE_S = 5.0
 """The server computes nothing, so it answers a greeting at once, whatever its engine is doing."""

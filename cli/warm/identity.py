@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import phi3v
-from phi3v.model_dir import MODEL_VARIABLE
+from phi3v.models.folder import MODEL_VARIABLE
 
 from .frames import PROTOCOL, Message
 

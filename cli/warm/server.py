@@ -129,8 +129,8 @@ class Server:
 
     def _meant(self, model: Any, device: Any) -> Path | None:
         """The folder that loading this model for this device now would load, if it is what the engine holds."""
-        from phi3v.device import choose_device
-        from phi3v.local_models import resolve_model
+        from phi3v.machine.device import choose_device
+        from phi3v.models.local import resolve_model
 
         folder, facts = resolve_model(model, device), self._worker.facts
         same = os.path.realpath(folder) == os.path.realpath(self._worker.path)

@@ -32,7 +32,7 @@ def offer(model: str | None, device: str, keep_alive_s: float, on_ready: Callabl
     """
     import asyncio
 
-    from phi3v.local_models import resolve_model
+    from phi3v.models.local import resolve_model
 
     from .server import Server
 

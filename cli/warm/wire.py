@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phi3v import GenerationRequest, GenerationResult, Phi3VError, SamplingParams, Timings, Usage, errors
-from phi3v.answers import AnswerFormat, Choices, JsonSchema, Regex
-from phi3v.model_dir import ModelDir
-from phi3v.picture_bytes import is_http, read_source
+from phi3v.answer_format import AnswerFormat, Choices, JsonSchema, Regex
+from phi3v.images.source import is_http, read_source
+from phi3v.models.folder import ModelDir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

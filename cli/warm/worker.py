@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from phi3v import Phi3VError
-from phi3v.child_process import die_with
+from phi3v.machine.child_process import die_with
 
 from .frames import FrameError, Message, receive, send
 from .wire import HeldPicture, error_message, model_message, read_request, result_message
@@ -60,7 +60,7 @@ def _answer(engine: Engine, channel: socket.socket, message: Message, data: byte
 
 def _request(message: Message, data: bytes) -> GenerationRequest:
     """The request, judged as `phi3v ask` judges it before it loads a model."""
-    from phi3v.images import check_image
+    from phi3v.images.load import check_image
 
     request = read_request(message, data)
     for image in request.images:

@@ -16,8 +16,8 @@ import click
 import phi3v
 
 from ...errors import ModelFolderError
-from ...model_dir import BUILTIN, MANIFEST
-from ..manifest import read_manifest, write_manifest
+from ...models.folder import BUILTIN, MANIFEST
+from ...models.manifest import read_manifest, write_manifest
 from ..precision import PRECISIONS
 from .build import build
 from .card import BARS, about, card

@@ -9,9 +9,9 @@ import pytest
 
 from phi3v.bench.cuda_table import build, subjects
 from phi3v.bench.record import Record
-from phi3v.device import cuda_status
 from phi3v.errors import OptionError
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
+from phi3v.machine.device import cuda_status
 
 COMMAND = [sys.executable, "-m", "phi3v.bench.cuda_table"]
 

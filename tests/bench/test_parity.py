@@ -16,10 +16,10 @@ from phi3v.bench.reference import ReferenceBackend, ReferenceModel
 from phi3v.errors import PromptError, TruncatedAnswerError
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
-from phi3v.fields import parse_fields
-from phi3v.genai import GenaiBackend
-from phi3v.model_dir import ModelDir
+from phi3v.genai.backend import GenaiBackend
+from phi3v.models.folder import ModelDir
 from phi3v.sampling import TokenChooser
+from phi3v.structured.field_syntax import parse_fields
 from phi3v.types import SamplingParams
 
 NEW_TOKENS = 64

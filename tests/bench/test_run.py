@@ -9,12 +9,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from phi3v.bench import batch_speed, export_settings, session_speed
+from phi3v.bench import batch_speed, session_speed
 from phi3v.bench.cases import Case, picture_bytes
 from phi3v.bench.extras import require_extra
 from phi3v.bench.record import METRICS, Record
 from phi3v.bench.report import html_page, markdown
 from phi3v.bench.run import SubjectSpec, run
+from phi3v.bench.studies import export_settings
 from phi3v.cli.bench import bench as cli_bench
 from phi3v.errors import InferenceError, MissingDependencyError, OptionError
 from phi3v.export.build import export_model

@@ -78,7 +78,7 @@ def test_a_bad_later_question_is_found_before_anything_is_loaded(photo: str, bad
 
 PREFILLING = """
 from phi3v.cli.main import main
-from phi3v.kv_reuse import KvReuse
+from phi3v.genai.prefix_cache import KvReuse
 take, taken = KvReuse._take, []
 def prefill(*arguments):
     taken.append(0)

@@ -19,7 +19,7 @@ from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.dims import EMBED, LM_HEAD
 from phi3v.export.precision import folder_bytes, recipe
 from phi3v.export.synthetic import require_synthetic, tiny_dims, write_random_checkpoint
-from phi3v.model_dir import ModelDir
+from phi3v.models.folder import ModelDir
 
 
 def names(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import Phi3ForCausalLM
 
-from phi3v.model_dir import ModelDir
+from phi3v.models.folder import ModelDir
 
 TOKENS = 2 * 144 + 1 + 24
 

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from places import REAL_TOKENIZER
 from tokenizers import Tokenizer
 
 from phi3v.errors import OptionError
 from phi3v.export.synthetic import full_dims
 from phi3v.export.tokenizer import SMALLEST_VOCABULARY, write_tokenizer
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "phi-3-vision-tokenizer" / "tokenizer.json"
+REAL = REAL_TOKENIZER / "tokenizer.json"
 
 
 def load(folder: Path, vocab_size: int) -> Tokenizer:

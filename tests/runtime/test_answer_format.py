@@ -1,171 +1,78 @@
-"""Answers in a format from the real genai, with a tiny random model: nothing answers worse."""
+"""Answer formats as values: what they take, what they refuse, how an answer is read."""
 
-import json
-import re
-from dataclasses import dataclass
-from pathlib import Path
+import pickle
 from typing import Any
 
-import numpy as np
 import pytest
 
-import phi3v
-from phi3v import constraint
-from phi3v.answers import Choices, JsonSchema, Regex
-from phi3v.errors import OptionError, TruncatedAnswerError
-from phi3v.export.build import export_model
-from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
-from phi3v.fields import parse_fields
+from phi3v.answer_format import MAX_TEXT, Choices, JsonSchema, Regex, truncated
+from phi3v.errors import AnswerError, OptionError
+from phi3v.types import GenerationRequest
 
-PICTURE = np.full((100, 200, 3), 90, dtype=np.uint8)
-FIELDS = parse_fields("title, year int?, kind novel|poem")
+NESTED: Any = []
+for _ in range(5000):
+    NESTED = [NESTED]
 
 
-@dataclass(frozen=True)
-class Book:
-    title: str
-    year: int | None
-    tags: list[str]
+def test_a_schema_is_the_same_as_a_mapping_and_as_text() -> None:
+    schema = {"type": "object", "properties": {"é": {"type": "string"}}}
+    assert JsonSchema(schema) == JsonSchema('{"type": "object", "properties": {"é": {"type": "string"}}}')
+    assert hash(JsonSchema(schema)) == hash(JsonSchema(schema))
+    assert pickle.loads(pickle.dumps(JsonSchema(schema))) == JsonSchema(schema)
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> phi3v.Engine:
-    path = tmp_path_factory.mktemp("engine")
-    checkpoint = write_random_checkpoint(path / "checkpoint", tiny_dims(context=8192), seed=1)
-    return phi3v.load(export_model(checkpoint, path / "model", precision="fp32"), "cpu")
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ("{", r"no JSON \(line 1, column 2"),
+        ("3", "a JSON object"),
+        ([], "a JSON object"),
+        (None, "a JSON object"),
+        ({"enum": [float("nan")]}, "JSON cannot"),
+        ({"enum": [{1, 2}]}, "JSON cannot"),
+        ({"enum": NESTED}, "JSON cannot"),
+        ("[" * 100_000, "cannot be read"),
+        ({"enum": ["x" * MAX_TEXT]}, f"{MAX_TEXT} characters"),
+    ],
+    ids=range(9),
+)
+def test_what_is_no_schema_is_refused(schema: Any, said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        JsonSchema(schema)
 
 
-@pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "drawn"])
-def test_random_weights_answer_with_valid_objects_or_say_that_they_were_cut(
-    engine: phi3v.Engine, sampled: bool
-) -> None:
-    whole, cut = 0, []
-    for seed in range(30):
-        how: dict[str, Any] = {"temperature": 1.0, "seed": seed} if sampled else {"repetition_penalty": 1 + seed / 10}
-        try:
-            result = engine.generate(f"number {seed}", max_new_tokens=700, answer_format=FIELDS, **how)
-        except TruncatedAnswerError as exc:
-            cut.append(exc.text)
-            continue
-        assert list(json.loads(result.text)) == ["title", "year", "kind"]
-        assert result.finish_reason == "stop"
-        whole += 1
-    assert whole >= 20
-    assert all(len(text) > 200 for text in cut)
+@pytest.mark.parametrize(
+    "choices", ["yes", [], [""], ["a", ""], [1], None, {"a": 1}, ["\ud800"], ["x" * MAX_TEXT, "y"]]
+)
+def test_what_are_no_choices_is_refused(choices: Any) -> None:
+    with pytest.raises(OptionError, match=r"allowed|characters"):
+        Choices(choices)
 
 
-def test_an_answer_cut_by_max_new_tokens_is_an_error_that_holds_it(engine: phi3v.Engine) -> None:
-    whole = engine.generate("hi", [PICTURE], num_crops=1, max_new_tokens=2000, answer_format=FIELDS)
-    with pytest.raises(TruncatedAnswerError, match=r"max_new_tokens \(9\)") as caught:
-        engine.generate("hi", [PICTURE], num_crops=1, max_new_tokens=9, answer_format=FIELDS)
-    assert caught.value.text
-    assert whole.text.startswith(caught.value.text.rstrip("\ufffd"))
-    stream = engine.stream("hi", [PICTURE], num_crops=1, max_new_tokens=9, answer_format=FIELDS)
-    with pytest.raises(TruncatedAnswerError):
-        list(stream)
-    assert stream.result.finish_reason == "length"
-    assert stream.result.token_ids == whole.token_ids[:9]
+@pytest.mark.parametrize("pattern", [None, b"a", "a\\", "a\\\\\\", "\ud800", "a" * (MAX_TEXT + 1)])
+def test_what_is_no_pattern_is_refused(pattern: Any) -> None:
+    with pytest.raises(OptionError, match=r"allowed|character"):
+        Regex(pattern)
 
 
-def test_an_answer_that_is_whole_with_its_last_token_is_no_error(engine: phi3v.Engine) -> None:
-    whole = engine.generate("hi", max_new_tokens=2000, answer_format=FIELDS)
-    count = whole.usage.completion_tokens
-    exact = engine.generate("hi", max_new_tokens=count, answer_format=FIELDS)
-    assert (exact.text, exact.finish_reason) == (whole.text, "stop")
-    with pytest.raises(TruncatedAnswerError):
-        engine.generate("hi", max_new_tokens=count - 1, answer_format=FIELDS)
+def test_a_request_takes_formats_only_and_no_stop_strings_beside_them() -> None:
+    assert GenerationRequest("hi", answer_format=Choices(["a"])).answer_format == Choices(("a",))
+    with pytest.raises(OptionError, match="JsonSchema, Regex, Choices"):
+        GenerationRequest("hi", answer_format={"type": "object"})  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="stop"):
+        GenerationRequest("hi", stop=["x"], answer_format=Choices(["a"]))
 
 
-def test_the_streamed_text_is_the_answer(engine: phi3v.Engine) -> None:
-    with engine.stream("hi", [PICTURE], num_crops=1, max_new_tokens=2000, answer_format=FIELDS) as stream:
-        text = "".join(token.text for token in stream)
-    assert text == stream.result.text
-    assert json.loads(text)
+@pytest.mark.parametrize("text", ["1e999", "-1e999", "9" * 5000, "[" * 100_000])
+def test_a_number_beyond_python_is_an_error_and_not_infinity(text: str) -> None:
+    with pytest.raises(AnswerError, match="cannot be read") as caught:
+        JsonSchema({}).read(text)
+    assert caught.value.text == text
 
 
-def test_choices_and_patterns_hold(engine: phi3v.Engine) -> None:
-    assert engine.generate("hi", answer_format=Choices(["yes", "yes sir"])).text in ("yes", "yes sir")
-    for seed in range(10):
-        how: dict[str, Any] = {"temperature": 2.0, "seed": seed}
-        assert re.fullmatch("[0-9]{4}", engine.generate("hi", answer_format=Regex("[0-9]{4}"), **how).text)
-        assert engine.generate("hi", answer_format=Choices(["é😀", " lead", "a\nb"]), **how).text in (
-            "é😀",
-            " lead",
-            "a\nb",
-        )
-
-
-def test_a_looser_format_does_not_change_an_answer_it_already_admits(engine: phi3v.Engine) -> None:
-    narrow = engine.generate("hi", max_new_tokens=40, answer_format=Regex("[ -~]{12}"))
-    assert narrow.usage.completion_tokens >= 1
-    same = engine.generate("hi", max_new_tokens=40, answer_format=Regex(f"[ -~]{{12}}|{re.escape(narrow.text)}"))
-    assert same.token_ids == narrow.token_ids
-
-
-def test_extract_gives_values_of_the_type_it_was_given(engine: phi3v.Engine) -> None:
-    book = engine.extract(Book, "hi", [PICTURE], num_crops=1, max_new_tokens=7500, temperature=1.0, seed=3)
-    assert isinstance(book, Book)
-    assert isinstance(book.title, str)
-    assert isinstance(engine.extract(bool, "hi"), bool)
-    assert engine.extract(Choices(["a", "b"]), "hi") in ("a", "b")
-    schema = {"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 2}
-    assert [type(value) for value in engine.extract(schema, "hi")] == [bool, bool]
-
-
-def test_extract_raises_when_the_answer_was_cut_and_for_options_it_does_not_know(engine: phi3v.Engine) -> None:
-    with pytest.raises(TruncatedAnswerError):
-        engine.extract(Book, "hi", max_new_tokens=3)
-    with pytest.raises(TypeError, match="colour"):
-        engine.extract(Book, "hi", colour="red")  # type: ignore[call-overload]
-
-
-def test_a_cancelled_answer_is_no_error(engine: phi3v.Engine) -> None:
-    stream = engine.stream("hi", max_new_tokens=2000, answer_format=FIELDS)
-    next(iter(stream))
-    stream.cancel()
-    assert stream.result.finish_reason == "cancelled"
-
-
-def test_the_engine_is_usable_after_each_error(engine: phi3v.Engine) -> None:
-    before = engine.generate("hi", max_new_tokens=2000, answer_format=FIELDS).token_ids
-    plain = engine.generate("hi", max_new_tokens=8).token_ids
-    bad: list[tuple[type[Exception], Any]] = [
-        (OptionError, Regex("(")),
-        (OptionError, JsonSchema({"uniqueItems": True})),
-        (OptionError, JsonSchema({"$ref": "https://example.org/schema.json"})),
-        (TruncatedAnswerError, Regex("[a-z]{9000}")),
-        (OptionError, JsonSchema({"type": "integer", "minimum": 10**400})),
-    ]
-    for error, answer_format in bad:
-        with pytest.raises(error):
-            engine.generate("hi", max_new_tokens=30, answer_format=answer_format)
-        assert engine.generate("hi", max_new_tokens=2000, answer_format=FIELDS).token_ids == before
-    assert engine.generate("hi", max_new_tokens=8).token_ids == plain
-
-
-def test_a_format_that_grows_too_large_on_the_way_ends_its_answer_alone(
-    engine: phi3v.Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = engine.generate("hi", max_new_tokens=2000, answer_format=FIELDS).token_ids
-    with monkeypatch.context() as limited:
-        limited.setitem(constraint._LIMITS, "max_lexer_states", 60)
-        with pytest.raises(OptionError, match="too many states"):
-            engine.generate("hi", max_new_tokens=2000, answer_format=FIELDS)
-    assert engine.generate("hi", max_new_tokens=2000, answer_format=FIELDS).token_ids == before
-
-
-def test_a_format_is_refused_before_a_picture_is_read(engine: phi3v.Engine) -> None:
-    with pytest.raises(OptionError, match="unclosed"):
-        engine.stream("hi", ["absent.png"], answer_format=Regex("("))
-
-
-def test_no_format_loads_no_llguidance(engine: phi3v.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("phi3v.constraint.import_llguidance", None)
-    assert engine.generate("hi", max_new_tokens=2).usage.completion_tokens == 2
-
-
-def test_a_folder_built_with_phi3_tokens_ends_with_any_of_its_end_tokens(tmp_path: Path) -> None:
-    checkpoint = write_random_checkpoint(tmp_path / "checkpoint", tiny_dims(vocab_size=32064), seed=2)
-    with phi3v.load(export_model(checkpoint, tmp_path / "model", precision="fp32"), "cpu") as engine:
-        result = engine.generate("hi", max_new_tokens=2000, answer_format=FIELDS, temperature=1.0, seed=1)
-        assert list(json.loads(result.text)) == ["title", "year", "kind"]
+def test_a_truncated_answer_says_where_it_ends_and_what_to_do() -> None:
+    error = truncated('{"title": "' + "x" * 500, 12)
+    assert error.text.startswith('{"title"')
+    assert "max_new_tokens (12)" in str(error)
+    assert "raise max_new_tokens" in str(error)
+    assert len(str(error)) < 350

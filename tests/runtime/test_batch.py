@@ -17,8 +17,8 @@ from phi3v.batch import answer_all
 from phi3v.errors import ContextLengthError, ImageError, InferenceError, OptionError
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
-from phi3v.genai import GenaiBackend
-from phi3v.model_dir import ModelDir
+from phi3v.genai.backend import GenaiBackend
+from phi3v.models.folder import ModelDir
 from phi3v.prepare import PreparedRequest, attempt, prepare
 from phi3v.sampling import TokenChooser
 from phi3v.types import GenerationRequest, GenerationResult, SamplingParams
@@ -311,7 +311,7 @@ def test_a_backend_without_batches_answers_one_after_the_other(backend: GenaiBac
 
 PEAK = """
 import sys, phi3v
-from phi3v.memory import peak_memory
+from phi3v.machine.memory import peak_memory
 from phi3v.types import GenerationRequest
 from PIL import Image
 budget = int(sys.argv[2])

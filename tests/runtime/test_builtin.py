@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
+from places import ROOT
 
 import phi3v
 from phi3v.errors import BuiltinModelWarning
-from phi3v.export.manifest import verify
 from phi3v.export.nano.card import BARS, about, card, main_scores, told, working
 from phi3v.export.nano.evaluate import evaluate, read_scores, rows
 from phi3v.export.nano.examples import EXAMPLES, Example
 from phi3v.export.nano.fonts import Font
 from phi3v.export.nano.release import CARD, SCORES
-from phi3v.model_dir import BUILTIN, ModelDir
+from phi3v.models.folder import BUILTIN, ModelDir
+from phi3v.models.manifest import verify
 
-ROOT = Path(__file__).parents[2]
 SCORED = read_scores(BUILTIN / SCORES)
 README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 SHOWN = [example for example in EXAMPLES if example.answer in README]

@@ -27,8 +27,8 @@ from phi3v.errors import (
 )
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
-from phi3v.genai import GenaiBackend
-from phi3v.model_dir import ModelDir
+from phi3v.genai.backend import GenaiBackend
+from phi3v.models.folder import ModelDir
 
 PICTURE = np.full((100, 200, 3), 90, dtype=np.uint8)
 
@@ -250,7 +250,7 @@ def test_the_old_layout_is_named_as_such(folder: Path, tmp_path: Path) -> None:
 
 def test_no_model_at_all_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PHI3V_MODEL", raising=False)
-    monkeypatch.setattr("phi3v.local_models.BUILTIN", tmp_path / "not built in")
+    monkeypatch.setattr("phi3v.models.local.BUILTIN", tmp_path / "not built in")
     with pytest.raises(ModelNotFoundError, match="PHI3V_MODEL"):
         phi3v.load()
     with pytest.raises(ModelNotFoundError, match="does not exist"):

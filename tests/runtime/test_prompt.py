@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from places import REAL_TOKENIZER
 from tokenizers import Tokenizer as StockTokenizer
 
 from phi3v.errors import PromptError
@@ -11,7 +12,7 @@ from phi3v.export.tokenizer import write_tokenizer
 from phi3v.prompt import PromptLayout
 from phi3v.tokenizer import Tokenizer
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "phi-3-vision-tokenizer" / "tokenizer.json"
+REAL = REAL_TOKENIZER / "tokenizer.json"
 TEXTS = [
     "What is this?",
     "  two  spaces and a trailing one ",

@@ -15,9 +15,9 @@ from phi3v.backend import Generation, ModelInputs
 from phi3v.errors import ContextLengthError, ImageError, InferenceError, OptionError, PromptError
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
-from phi3v.genai import GenaiBackend
-from phi3v.kv_reuse import roomy
-from phi3v.model_dir import ModelDir
+from phi3v.genai.backend import GenaiBackend
+from phi3v.genai.prefix_cache import roomy
+from phi3v.models.folder import ModelDir
 from phi3v.sampling import TokenChooser
 from phi3v.types import SamplingParams
 
@@ -151,7 +151,7 @@ def test_a_question_beyond_the_buffer_starts_over_with_a_larger_one(
 ) -> None:
     fresh = [engine.generate(question, max_new_tokens=8).token_ids for question in ("hi", LONG, "hi")]
     prefills.clear()
-    monkeypatch.setattr("phi3v.kv_reuse.available_memory", lambda: 0)
+    monkeypatch.setattr("phi3v.genai.prefix_cache.available_memory", lambda: 0)
     with engine.session() as session:
         assert [session.ask(question, max_new_tokens=8).token_ids for question in ("hi", LONG, "hi")] == fresh
     assert len(prefills) >= 2
@@ -167,7 +167,7 @@ def test_the_buffer_has_room_to_grow_within_memory_and_context(folder: Path, mon
         (model.kv_bytes(1400), 1000, 1200, 1300),
         (0, 1000, 1200, 1200),
     ):
-        monkeypatch.setattr("phi3v.kv_reuse.available_memory", lambda free=free: free)
+        monkeypatch.setattr("phi3v.genai.prefix_cache.available_memory", lambda free=free: free)
         assert roomy(model, length, wanted) == room
 
 

@@ -8,10 +8,10 @@ from random import Random
 import pytest
 
 import phi3v
-from phi3v.answers import Regex
+from phi3v.answer_format import Regex
 from phi3v.export.nano.covers import cover_sample
-from phi3v.fields import parse_fields
-from phi3v.model_dir import BUILTIN
+from phi3v.models.folder import BUILTIN
+from phi3v.structured.field_syntax import parse_fields
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from places import ROOT
 
 import phi3v
 from phi3v.bench.reference import ReferenceModel
@@ -19,9 +20,9 @@ from phi3v.export.nano.network import Learner, Nano, nano_dims, normalise
 from phi3v.export.nano.pairs import scene_pair
 from phi3v.export.nano.samples import Sample
 from phi3v.export.nano.vocabulary import vocabulary
-from phi3v.model_dir import BUILTIN
+from phi3v.models.folder import BUILTIN
 
-AIDS = Path(__file__).parents[3] / "export" / "nano" / "aids.safetensors"
+AIDS = ROOT / "export" / "nano" / "aids.safetensors"
 DIMS = nano_dims(width=64, layers=2, heads=2, inner=64, tower=32)
 
 

@@ -7,14 +7,14 @@ import torch
 
 import phi3v
 from phi3v.errors import ModelFolderError
-from phi3v.export.manifest import verify
 from phi3v.export.nano.card import BARS, about, card, working
 from phi3v.export.nano.evaluate import Score, main, read_scores, rows, write_scores
 from phi3v.export.nano.network import Learner, nano_dims
 from phi3v.export.nano.release import CARD, SCORES, release
 from phi3v.export.nano.samples import Turn
 from phi3v.export.nano.vocabulary import Copied
-from phi3v.model_dir import BUILTIN, ModelDir
+from phi3v.models.folder import BUILTIN, ModelDir
+from phi3v.models.manifest import verify
 
 
 def scored(cover: int, chart: int, pair: int) -> list[Score]:

@@ -1,0 +1,1 @@
+"""OpenVINO GenAI beside ours: the folder it runs, and the subject that drives it."""

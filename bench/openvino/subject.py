@@ -1,0 +1,151 @@
+"""OpenVINO GenAI behind the benchmark's two calls: its VLMPipeline, driven as its own samples drive it.
+
+Its preprocessing runs inside its vision graph, so it cannot be timed apart, and the number of crops is the folder's.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ...errors import InferenceError, ModelFolderError, OptionError
+from ..cases import PROMPT, Case
+from ..extras import require_extra
+from ..subjects import Sample, checked, digest
+
+_IMAGE_TAG = "<|image_1|>"
+
+
+def import_openvino() -> tuple[Any, Any]:
+    """(openvino, openvino_genai), made to report to nobody. Raises MissingDependencyError."""
+    require_extra("openvino", "openvino_genai")
+    # Without this module OpenVINO falls back on a stub; with it, importing openvino sends its version to a server.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+    import openvino_genai
+
+    return openvino, openvino_genai
+
+
+def folder_crops(folder: Path) -> int:
+    """The number of crops a folder was made for: the pipeline reads it when it loads. Raises ModelFolderError."""
+    path = folder / "preprocessor_config.json"
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["num_crops"])
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise ModelFolderError(
+            f"{path} gives no num_crops ({exc}); make the folder with python -m phi3v.bench.openvino.folder"
+        ) from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Token ids and when they came: seconds after the call, and time.monotonic() of the first."""
+
+    ids: tuple[int, ...]
+    prompt_tokens: int
+    first_s: float
+    first_at: float
+    total_s: float
+
+
+class OpenVinoSubject:
+    """A loaded pipeline. `properties` are OpenVINO's own; without any it runs as people get it."""
+
+    def __init__(self, folder: Path, device: str, threads: int | None = None, **properties: Any) -> None:
+        if device != "cpu":
+            raise OptionError(f"openvino is measured on the CPU only, not on {device}; use --device cpu")
+        self._num_crops = folder_crops(folder)
+        self._openvino, self._genai = import_openvino()
+        if threads is not None:
+            properties["INFERENCE_NUM_THREADS"] = threads
+        self._pipeline = self._genai.VLMPipeline(
+            str(folder), "CPU", scheduler_config=_scheduler(self._genai), **properties
+        )
+
+    def answer(self, text: str, pixels: npt.NDArray[np.uint8] | None, new_tokens: int) -> Answer:
+        """The `new_tokens` greedy tokens after a prompt with its control tokens; `pixels` uint8 [height, width, 3]."""
+        config = self._genai.GenerationConfig()
+        config.max_new_tokens, config.ignore_eos = new_tokens, True
+        config.do_sample, config.apply_chat_template = False, False
+        watch = _watch(self._genai, self._pipeline.get_tokenizer())
+        images = [] if pixels is None else [self._openvino.Tensor(pixels[None])]
+        began = time.perf_counter()
+        result = self._pipeline.generate(text, images=images, generation_config=config, streamer=watch)
+        total = time.perf_counter() - began
+        metrics = result.perf_metrics
+        if metrics.get_num_generated_tokens() != len(watch.ids):
+            raise InferenceError(
+                f"openvino counts {metrics.get_num_generated_tokens()} tokens and streamed {len(watch.ids)}"
+            )
+        prompt_tokens = metrics.get_num_input_tokens()
+        return Answer(tuple(watch.ids), prompt_tokens, watch.first_s - began, watch.first_at, total)
+
+    def run(self, case: Case, picture: Path) -> Sample:
+        """Answer the case's question about its picture."""
+        if case.num_crops != self._num_crops:
+            raise OptionError(f"this OpenVINO folder makes {self._num_crops} crops; leave it out of the case {case}")
+        began = time.perf_counter()
+        with Image.open(picture) as opened:
+            pixels = np.asarray(opened.convert("RGB"))
+        decoded = time.perf_counter() - began
+        text = f"<|user|>\n{_IMAGE_TAG}\n{PROMPT}<|end|>\n<|assistant|>\n"
+        answer = self.answer(text, pixels, case.new_tokens)
+        return Sample(
+            image_decode_s=decoded,
+            preprocess_s=None,
+            prefill_s=answer.first_s,
+            ttft_s=decoded + answer.first_s,
+            decode_s=answer.total_s - answer.first_s,
+            decode_tokens=checked(len(answer.ids) - 1, case),
+            total_s=decoded + answer.total_s,
+            prompt_tokens=answer.prompt_tokens,
+            image_tokens=answer.prompt_tokens - self._text_tokens(text),
+            first_token_at=answer.first_at,
+            tokens_digest=digest(answer.ids),
+        )
+
+    def _text_tokens(self, text: str) -> int:
+        """Tokens of the prompt's text, chunk by chunk as the pipeline encodes it."""
+        encode = self._pipeline.get_tokenizer().encode
+        return sum(int(encode(chunk, add_special_tokens=True).input_ids.shape[1]) for chunk in text.split(_IMAGE_TAG))
+
+
+def _scheduler(genai: Any) -> Any:
+    """The pipeline's own settings (the prompt in one piece), but for the cache of prompts it has answered before.
+
+    Cached, every round after the first would answer the same picture without a prefill.
+    """
+    scheduler = genai.SchedulerConfig()
+    scheduler.max_num_batched_tokens, scheduler.enable_prefix_caching = sys.maxsize, False
+    return scheduler
+
+
+def _watch(genai: Any, tokenizer: Any) -> Any:
+    """A streamer that detokenises as it goes, as for a reader, and keeps the ids and when the first came."""
+
+    class Watch(genai.StreamerBase):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self._reader = genai.TextStreamer(tokenizer, lambda piece: False)
+            self.ids: list[int] = []
+            self.first_s = self.first_at = 0.0
+
+        def write(self, token: int | list[int]) -> Any:
+            if not self.ids:
+                self.first_s, self.first_at = time.perf_counter(), time.monotonic()
+            self.ids += [token] if isinstance(token, int) else token
+            return self._reader.write(token)
+
+        def end(self) -> None:
+            self._reader.end()
+
+    return Watch()

@@ -1,0 +1,1 @@
+"""Finished experiments: the measurements behind settings that are the default today."""

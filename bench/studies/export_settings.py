@@ -1,0 +1,117 @@
+"""Speed and loss of the decoder in each quantisation: `python -m phi3v.bench.studies.export_settings CHECKPOINT OUT`.
+
+Builds one model folder a setting (vision and embedding shared), measures them side by side, and compares the logits of
+every prompt position with the fp32 reference's. The CPU default of the exporter comes from this table.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import click
+import numpy as np
+
+from ...export.build import export_model
+from ...export.checkpoint import Checkpoint
+from ...export.decoder import write_decoder
+from ...export.quantize import BlockQuantization
+from ...images.load import load_image
+from ...models.manifest import describe_files, read_manifest, write_manifest
+from ..case_option import case_type
+from ..cases import PROMPT, Case, picture_bytes
+from ..parity import all_logits, closeness
+from ..record import Record
+from ..reference import ReferenceModel
+from ..run import SubjectSpec, run
+from ..statistics import Ratio, Summary
+
+SETTINGS: dict[str, tuple[BlockQuantization, BlockQuantization | None]] = {
+    f"int{bits} block {block}": (BlockQuantization(bits, block, accuracy_level=4), None)
+    for bits, block in ((4, 32), (4, 64), (4, 128), (4, 256), (8, 32), (8, 128))
+} | {
+    f"int4 block {block}, int8 head": (BlockQuantization(4, block, 4), BlockQuantization(8, 128, 4))
+    for block in (32, 128)
+}
+"""Decoder and, where it differs, the matrix before the logits.
+
+accuracy_level 4 lets the CPU multiply in int8; lower levels dequantise to fp32 first.
+"""
+
+
+def build(checkpoint: Path, folder: Path) -> dict[str, Path]:
+    """One model folder a setting; all but the decoder shared by hard links."""
+    base = folder / "base"
+    if not base.exists():
+        export_model(checkpoint, base)
+    made = {}
+    for name, (decoder, head) in SETTINGS.items():
+        made[name] = target = folder / name
+        if (target / "phi3v.json").exists():
+            continue
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        for file in base.iterdir():
+            if not file.name.startswith("text.onnx") and file.name != "phi3v.json":
+                os.link(file, target / file.name)
+        source = Checkpoint.open(checkpoint)
+        write_decoder(source, target / "text.onnx", device="cpu", dtype=np.float32, quantization=decoder, head=head)
+        facts = read_manifest(base) | {"block_size": decoder.block_size}
+        write_manifest(target, facts | describe_files(target))
+    return made
+
+
+def table(record: Record, loss: dict[str, dict[str, float]]) -> str:
+    """Markdown: speed against the first setting, by round, and distance from fp32."""
+    case, first = record.cases[0], record.subjects[0]
+    lines = [
+        "| decoder | bytes | prefill | decode | cosine, mean | cosine, least | KL, nats |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in record.subjects:
+        speeds = []
+        for metric in ("prefill_s", "tpot_s"):
+            ratio = Ratio.of(record.values(first, case, metric), record.values(name, case, metric))
+            assert ratio is not None
+            speeds.append(f"{ratio.median:.2f}x ({ratio.least:.2f} to {ratio.largest:.2f})")
+        size = record.content["models"][name]["bytes"] / 1e9
+        values = loss[name]
+        lines.append(
+            f"| {name} | {size:.2f} GB | {' | '.join(speeds)} | {values['cosine_mean']:.4f} | "
+            f"{values['cosine_least']:.4f} | {values['kl_mean']:.4f} |"
+        )
+    prefill = Summary.of(list(record.values(first, case, "prefill_s").values())).median
+    rate = 1 / Summary.of(list(record.values(first, case, "tpot_s").values())).median
+    return "\n".join(
+        [*lines, "", f"{first}: prefill with vision {prefill:.2f} s, decode {rate:.1f} tokens/s, case {case}"]
+    )
+
+
+def losses(checkpoint: Path, folders: dict[str, Path], num_crops: int) -> dict[str, dict[str, float]]:
+    """Distance of each folder's logits from the fp32 reference's."""
+    reference = ReferenceModel(Checkpoint.open(checkpoint))
+    inputs = reference.preprocess(PROMPT, [load_image(picture_bytes(640, 400))], num_crops)
+    expected = reference.logits(inputs).numpy()
+    del reference
+    return {name: closeness(expected, all_logits(folder, inputs)) for name, folder in folders.items()}
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path, exists=True))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--case", type=case_type, default="1344x1344:4:64", show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
+def main(checkpoint: Path, out: Path, case: Case, rounds: int) -> None:
+    """Build every setting under OUT/models, measure, and write OUT/record.json and OUT/table.md."""
+    (out / "models").mkdir(parents=True, exist_ok=True)
+    folders = build(checkpoint, out / "models")
+    specs = [SubjectSpec(name, "ours", folder) for name, folder in folders.items()]
+    record = run(specs, [case], rounds=rounds, out=out / "record.json", say=lambda line: click.echo(line, err=True))
+    text = table(record, losses(checkpoint, folders, 1))
+    (out / "table.md").write_text(text + "\n", encoding="utf-8")
+    click.echo(text)
+
+
+if __name__ == "__main__":
+    main()

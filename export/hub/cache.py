@@ -1,0 +1,74 @@
+"""One repository's place in the Hugging Face cache, in the hub's own layout, so that its tools see what we fetch.
+
+blobs/ETAG holds the bytes, snapshots/COMMIT/FILE links to a blob, refs/REVISION names a commit.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from huggingface_hub.utils import WeakFileLock
+
+from .listing import HubFile
+
+
+class RepoCache:
+    """One repository's place in the hub's cache."""
+
+    def __init__(self, cache: Path, repo: str) -> None:
+        self.repo = repo
+        self.root = cache / f"models--{repo.replace('/', '--')}"
+        self._lock = cache / ".locks" / self.root.name / "phi3v-pull.lock"
+
+    def lock(self, *, timeout: float | None = None) -> AbstractContextManager[object]:
+        """One pull or removal at a time. Waits for ever, or raises filelock.Timeout after `timeout` seconds."""
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        return WeakFileLock(self._lock, timeout=timeout)
+
+    def blob(self, file: HubFile) -> Path:
+        """Where a file's bytes lie once they are complete."""
+        return self.root / "blobs" / file.etag
+
+    def partial(self, file: HubFile) -> Path:
+        """Where they are gathered until then."""
+        return self.root / "blobs" / f"{file.etag}.phi3v.incomplete"
+
+    def pointer(self, file: HubFile, commit: str) -> Path:
+        """The file's place among its neighbours: a link to the blob."""
+        return self.root / "snapshots" / commit / file.path
+
+    def bytes_missing(self, file: HubFile) -> int:
+        """Bytes still to fetch, by sizes alone."""
+        blob, partial = self.blob(file), self.partial(file)
+        if blob.is_file() and blob.stat().st_size == file.size:
+            return 0
+        return file.size - min(partial.stat().st_size if partial.is_file() else 0, file.size)
+
+    def reclaim(self, file: HubFile, commit: str) -> None:
+        """Where links do not work the snapshot holds the bytes: bring them back among the blobs."""
+        pointer, blob = self.pointer(file, commit), self.blob(file)
+        if pointer.is_file() and not pointer.is_symlink() and not blob.exists():
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            pointer.replace(blob)
+
+    def link(self, file: HubFile, commit: str) -> None:
+        """Show a complete blob at its place in the snapshot."""
+        pointer, blob = self.pointer(file, commit), self.blob(file)
+        if pointer.exists() and pointer.resolve() == blob.resolve():
+            return
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        pointer.unlink(missing_ok=True)
+        target = Path(*[".."] * (len(pointer.relative_to(self.root).parts) - 1), "blobs", file.etag)
+        try:
+            pointer.symlink_to(target)
+        except OSError:
+            # No links here (Windows without developer mode): the snapshot holds the file itself, as in the hub's cache.
+            blob.replace(pointer)
+
+    def write_ref(self, revision: str, commit: str) -> None:
+        """Record which commit a branch or tag stood for, so that the hub's own tools find the snapshot offline."""
+        if revision != commit:
+            ref = self.root / "refs" / revision
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            ref.write_text(commit, encoding="ascii")

@@ -1,0 +1,99 @@
+"""The published builds that `phi3v pull` knows: where each lies, what it holds, and the machine it needs.
+
+Sizes are what the builds' pages state; the exact ones come from the hub before anything is fetched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...errors import OptionError
+from ...models.local import split_name
+
+GB = 1_000_000_000
+MIT = "MIT (Microsoft)"
+_ALWAYS = ("genai_config.json", "processor_config.json", "special_tokens_map.json", "tokenizer.json")
+_CPU_INT4 = "cpu_and_mobile/cpu-int4-rtn-block-32-acc-level-4"
+_CUDA_INT4 = "gpu/gpu-int4-rtn-block-32"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedBuild:
+    """One published ONNX build of a model.
+
+    `files` are the names the build is known to hold in `subfolder`; a build that lacks one is refused. `memory_bytes`
+    is the least GPU memory ("cuda") or RAM ("cpu") for the weights and one picture of 16 crops. `old_layout` builds
+    are migrated after the download.
+    """
+
+    name: str
+    variant: str
+    repo: str
+    subfolder: str
+    files: tuple[str, ...]
+    download_bytes: int
+    memory_bytes: int
+    revision: str = "main"
+    licence: str = MIT
+    old_layout: bool = False
+
+    @property
+    def full_name(self) -> str:
+        """What to type: `name:variant`."""
+        return f"{self.name}:{self.variant}"
+
+    @property
+    def device(self) -> str:
+        """ "cuda" or "cpu"."""
+        return self.variant.partition("-")[0]
+
+    @property
+    def precision(self) -> str:
+        """ "int4" or "fp16"."""
+        return self.variant.partition("-")[2]
+
+
+def _files(stem: str, embedding: str = "embedding") -> tuple[str, ...]:
+    graphs = [f"{stem}-{part}.onnx" for part in (embedding, "text", "vision")]
+    return (*_ALWAYS, "tokenizer_config.json", *(name for graph in graphs for name in (graph, f"{graph}.data")))
+
+
+_PHI_3, _PHI_35 = "microsoft/Phi-3-vision-128k-instruct-onnx", "microsoft/Phi-3.5-vision-instruct-onnx"
+_FILES_3, _FILES_35 = _files("phi-3-v-128k-instruct"), _files("phi-3.5-v-instruct")
+
+BUILDS = (
+    PublishedBuild("phi-3-vision", "cuda-int4", _PHI_3, _CUDA_INT4, _FILES_3, int(2.6 * GB), 6 * GB),
+    PublishedBuild(
+        *("phi-3-vision", "cuda-fp16", "microsoft/Phi-3-vision-128k-instruct-onnx-cuda", "cuda-fp16"),
+        _files("phi-3-v-128k-instruct", "text-embedding"),
+        *(int(8.3 * GB), 12 * GB),
+        old_layout=True,
+    ),
+    PublishedBuild("phi-3-vision", "cpu-int4", _PHI_3, _CPU_INT4, _FILES_3, int(3.2 * GB), 7 * GB),
+    PublishedBuild("phi-3.5-vision", "cuda-int4", _PHI_35, _CUDA_INT4, _FILES_35, int(2.6 * GB), 6 * GB),
+    PublishedBuild("phi-3.5-vision", "cpu-int4", _PHI_35, _CPU_INT4, _FILES_35, int(3.2 * GB), 7 * GB),
+)
+"""Every build we can fetch. Microsoft publishes no fp16 build of Phi-3.5-vision."""
+
+
+def find_build(name: str, gpu_memory: int) -> PublishedBuild:
+    """The build that `name` or `name:variant` means on a machine whose usable GPU has `gpu_memory` bytes (0: none).
+
+    Raises OptionError that lists what can be had.
+    """
+    model, variant = split_name(name)
+    builds = [build for build in BUILDS if build.name == model]
+    if not builds:
+        known = ", ".join(dict.fromkeys(build.name for build in BUILDS))
+        raise OptionError(
+            f"no published model is called {name!r}; known: {known} (`phi3v models` lists their variants)"
+        )
+    if variant is None:
+        variant = "cpu-int4"
+        if any(build.variant == "cuda-int4" and build.memory_bytes <= gpu_memory for build in builds):
+            variant = "cuda-int4"
+    for build in builds:
+        if build.variant == variant:
+            return build
+    allowed = ", ".join(build.full_name for build in builds)
+    raise OptionError(f"{model} has no published variant {variant!r}; allowed: {allowed}")

@@ -1,0 +1,109 @@
+"""Take pulled models off this machine, and say beforehand how many bytes that frees."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import Timeout
+
+from ...errors import ModelError, ModelNotFoundError
+from ...models.folder import MANIFEST
+from ...models.local import find_local, hub_cache, split_name
+from .cache import RepoCache
+from .catalog import BUILDS
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What would go: folders of models, files nothing else needs, and the bytes that frees."""
+
+    caches: tuple[RepoCache, ...]
+    folders: tuple[Path, ...]
+    files: tuple[Path, ...]
+    nbytes: int
+
+
+def plan_removal(name: str) -> Removal:
+    """What removing `name` or `name:variant` takes away; without a variant, unfinished downloads too.
+
+    Raises ModelNotFoundError when there is nothing of it here.
+    """
+    plan = _plan(name)
+    if not plan.folders and not plan.files:
+        raise ModelNotFoundError(f"nothing of {name} is on this machine; `phi3v models` lists what is")
+    return plan
+
+
+def remove(name: str) -> int:
+    """Take it away; returns the bytes freed. Raises ModelError while a pull of the same repository runs."""
+    with ExitStack() as locks:
+        for cache in _plan(name).caches:
+            try:
+                locks.enter_context(cache.lock(timeout=0.1))
+            except Timeout as exc:
+                raise ModelError(f"another phi3v is at work on {cache.repo}; try again when it is done") from exc
+        plan = _plan(name)  # anew: a pull may have ended since it was last looked at
+        for folder in plan.folders:
+            (folder / MANIFEST).unlink(missing_ok=True)  # from here on it is no model any more
+            shutil.rmtree(folder)
+        for file in plan.files:
+            file.unlink(missing_ok=True)
+        for cache in plan.caches:
+            _remove_empty(cache)
+    return plan.nbytes
+
+
+def _plan(name: str) -> Removal:
+    wanted, variant = split_name(name)
+    builds = [build for build in BUILDS if build.name == wanted and variant in (None, build.variant)]
+    caches = {build.repo: RepoCache(hub_cache(), build.repo) for build in builds}
+    # A linked snapshot without a manifest is what a pull that was refused or broken off at its end leaves.
+    folders = {folder for b in builds for folder in (caches[b.repo].root / "snapshots").glob(f"*/{b.subfolder}")}
+    for model in find_local(name):
+        caches.setdefault(model.repo, RepoCache(hub_cache(), model.repo))
+        if not any(model.path.is_relative_to(folder) for folder in folders):
+            folders.add(model.path)
+    files = [file for cache in caches.values() for file in _orphans(cache, folders, loose=variant is None)]
+    own = [file for folder in folders for file in folder.rglob("*") if file.is_file() and not file.is_symlink()]
+    return Removal(tuple(caches.values()), tuple(sorted(folders)), tuple(files), _freed([*files, *own]))
+
+
+def _orphans(cache: RepoCache, going: set[Path], *, loose: bool) -> list[Path]:
+    """What only folders in `going` need: blobs, and names of commits that are gone with them.
+
+    `loose` adds complete blobs that no snapshot links to and partial downloads of ours: another variant's too.
+    """
+    snapshots, blobs = cache.root / "snapshots", cache.root / "blobs"
+    files = [path for path in snapshots.rglob("*") if path.is_symlink() or path.is_file()]
+    leaving = {path for path in files if any(path.is_relative_to(folder) for folder in going)}
+    staying = [path for path in files if path not in leaving]
+    needed = {path.resolve() for path in staying}
+    orphans = {path.resolve() for path in leaving if path.is_symlink() and path.exists()} - needed
+    if loose:
+        held = needed | {path.resolve() for path in leaving}
+        ours = {blob for blob in blobs.glob("*") if blob.suffix != ".incomplete" or ".phi3v." in blob.name}
+        orphans |= {blob.resolve() for blob in ours} - held
+    commits = {path.relative_to(snapshots).parts[0] for path in staying}
+    refs = [ref for ref in (cache.root / "refs").rglob("*") if ref.is_file() and ref.read_text() not in commits]
+    return [*sorted(orphans), *refs]
+
+
+def _remove_empty(cache: RepoCache) -> None:
+    """Fold up what holds nothing any more, the repository's own folder last."""
+    snapshots = cache.root / "snapshots"
+    for folder in sorted((path for path in snapshots.rglob("*") if path.is_dir()), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    if not any(snapshots.glob("*")) and not any((cache.root / "blobs").glob("*")):
+        shutil.rmtree(cache.root, ignore_errors=True)
+
+
+def _freed(files: list[Path]) -> int:
+    """Bytes that go when all these names go: a file that has another name somewhere else stays."""
+    stats = [file.stat() for file in files]
+    names = Counter(stat.st_ino for stat in stats)
+    return sum({stat.st_ino: stat.st_size for stat in stats if names[stat.st_ino] == stat.st_nlink}.values())

@@ -1,0 +1,1 @@
+"""The onnxruntime-genai backend. `model.py` is the one file that imports onnxruntime-genai."""

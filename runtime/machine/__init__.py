@@ -1,0 +1,1 @@
+"""This machine: devices, memory, threads, control groups, child processes, and genai's telemetry switch."""

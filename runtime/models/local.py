@@ -1,0 +1,190 @@
+"""The models this machine holds: pulled ones in the Hugging Face cache, and what a name given to us means.
+
+A pulled model is a folder in the cache with our manifest in it, which is written last: no manifest, no model.
+Opens no socket.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelNotFoundError
+from ..machine.device import cuda_status, gpus
+from ..machine.memory import total_memory
+from .folder import BUILTIN, GENAI_CONFIG, MANIFEST, MODEL_VARIABLE
+
+BUILTIN_NAME = "nano"
+_PREFERENCE = ("cuda-int4", "cuda-fp16", "cpu-int4")
+_DEEPEST = 4
+"""Folders between a snapshot and a manifest, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A pulled model. `nbytes` is what its files weigh, `damaged` the files that failed their last verification."""
+
+    name: str
+    variant: str
+    path: Path
+    repo: str
+    revision: str
+    commit: str
+    device: str
+    memory_bytes: int
+    nbytes: int
+    damaged: tuple[str, ...]
+    pulled_at: float
+
+    @property
+    def full_name(self) -> str:
+        """What to type: `name:variant`."""
+        return f"{self.name}:{self.variant}"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What models can use here: memory of the best usable GPU (0: none), and RAM (None where unknown), in bytes."""
+
+    gpu_memory: int
+    ram: int | None
+
+    @classmethod
+    def inspect(cls) -> Machine:
+        """This machine. A GPU counts only when CUDA would really load."""
+        usable = cuda_status().usable
+        return cls(max((gpu.memory_bytes for gpu in gpus()), default=0) if usable else 0, total_memory())
+
+    def fits(self, device: str, memory_bytes: int) -> bool:
+        """Whether a model for `device` that needs `memory_bytes` can run here."""
+        if device == "cuda":
+            return memory_bytes <= self.gpu_memory
+        return self.ram is None or memory_bytes <= self.ram
+
+
+def hub_cache() -> Path:
+    """Where huggingface-hub keeps what it fetches (HF_HUB_CACHE, HF_HOME)."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser()
+
+
+def local_models() -> list[LocalModel]:
+    """Every pulled model, the newest first."""
+    found = [model for path in _manifests(hub_cache()) if (model := _read(path)) is not None]
+    return sorted(found, key=lambda model: -model.pulled_at)
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """`name:variant` -> (name, variant), with None for a variant that is not given."""
+    model, _, variant = name.partition(":")
+    return model, variant or None
+
+
+def find_local(name: str) -> list[LocalModel]:
+    """Pulled models that `name` or `name:variant` means, the newest of each variant first."""
+    wanted, variant = split_name(name)
+    return [model for model in local_models() if model.name == wanted and variant in (None, model.variant)]
+
+
+def wanted_model(model: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+    """The model that was named, here or by `PHI3V_MODEL`, if one was."""
+    return model if model is not None else os.environ.get(MODEL_VARIABLE) or None
+
+
+def resolve_model(model: str | os.PathLike[str] | None = None, device: str = "auto") -> Path:
+    """The folder meant by a folder, a pulled model's name or `name:variant`, "nano" (the built-in one), or by nothing.
+
+    A model folder wins over a model of the same name. Nothing means `PHI3V_MODEL`, else the best pulled model that fits
+    this machine and `device`, else the built-in one. Raises ModelNotFoundError.
+    """
+    wanted = wanted_model(model)
+    if wanted is None:
+        return _default(device)
+    folder = Path(wanted)
+    if (folder / GENAI_CONFIG).is_file() or not _is_name(str(wanted)):
+        return folder
+    found = find_local(str(wanted))
+    if not found and is_builtin(str(wanted)):
+        return BUILTIN
+    if not found and folder.exists():
+        return folder  # whoever opens it says what it lacks
+    if not found:
+        held = ", ".join(dict.fromkeys(model.full_name for model in local_models())) or "none"
+        raise ModelNotFoundError(
+            f"{wanted} is neither a folder nor a model on this machine (pulled: {held}); "
+            f"fetch it with `phi3v pull {wanted}`, or give a model folder"
+        )
+    return _best(found, _fitting(found, device) if len(found) > 1 else found).path
+
+
+def is_builtin(name: str) -> bool:
+    """Whether this is the name of the model that comes with the package."""
+    return name == BUILTIN_NAME and BUILTIN.is_dir()
+
+
+def _default(device: str) -> Path:
+    pulled = local_models()
+    fitting = _fitting(pulled, device)
+    if fitting:
+        return _best(fitting, fitting).path
+    if BUILTIN.is_dir():
+        return BUILTIN
+    too_big = f" ({', '.join(model.full_name for model in pulled)} would not run here)" if pulled else ""
+    raise ModelNotFoundError(
+        f"no model was named and none is at hand{too_big}; fetch one with `phi3v pull phi-3-vision`, "
+        f"give --model NAME or FOLDER (phi3v.load(FOLDER) in Python), set {MODEL_VARIABLE}, "
+        "or make one with `phi3v export CHECKPOINT FOLDER`"
+    )
+
+
+def _fitting(models: list[LocalModel], device: str) -> list[LocalModel]:
+    if not models:
+        return []
+    machine = Machine.inspect()
+    return [m for m in models if device in ("auto", m.device) and machine.fits(m.device, m.memory_bytes)]
+
+
+def _best(models: list[LocalModel], fitting: list[LocalModel]) -> LocalModel:
+    """Of at least one: whole ones before damaged ones, then what is fitting, the fastest variant, the newest."""
+
+    def rank(model: LocalModel) -> tuple[bool, bool, int, float]:
+        speed = _PREFERENCE.index(model.variant) if model.variant in _PREFERENCE else len(_PREFERENCE)
+        return bool(model.damaged), model not in fitting, speed, -model.pulled_at
+
+    return min(models, key=rank)
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(r"[\w.-]+(:[\w.-]*)?", text) is not None and text not in (".", "..")
+
+
+def _manifests(cache: Path) -> Iterator[Path]:
+    for depth in range(_DEEPEST + 1):
+        yield from cache.glob("models--*/snapshots/*/" + "*/" * depth + MANIFEST)
+
+
+def _read(path: Path) -> LocalModel | None:
+    """The model a manifest describes; None for one that is not ours or not readable."""
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return LocalModel(
+            name=manifest["name"],
+            variant=manifest["variant"],
+            path=path.parent,
+            repo=manifest["repo"],
+            revision=manifest["revision"],
+            commit=manifest["commit"],
+            device=manifest["device"],
+            memory_bytes=int(manifest["memory_bytes"]),
+            nbytes=sum(manifest["files"].values()),
+            damaged=tuple(manifest.get("damaged", ())),
+            pulled_at=float(manifest.get("pulled_at", 0)),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None

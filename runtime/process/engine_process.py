@@ -1,0 +1,183 @@
+"""An engine in a process of its own: this one stays free while it computes.
+
+genai holds the interpreter while it computes, minutes at a time, so nothing else in its process runs: no Ctrl-C, no
+progress, no decoding of the next pictures. Here requests are prepared by threads of this process and sent ahead, no
+further than the other one takes them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+from ..batch import Outcome
+from ..closing import Closing
+from ..errors import InferenceError, Phi3VError
+from ..machine.child_process import die_with
+from ..machine.device import Device
+from ..models.folder import ModelDir
+from ..prepare import PreparedRequest, attempt
+from ..preprocess import HdPreprocessor
+from ..types import GenerationRequest
+
+
+class EngineProcess(Closing):
+    """A model loaded in a process of its own, which ends with this object or with this process, however that ends.
+
+    Make it in a thread that stays, such as the main one: on Linux the kernel ends the process with that thread.
+    """
+
+    def __init__(
+        self,
+        model: ModelDir,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        *,
+        batch_size: int | None = None,
+        max_memory: int | None = None,
+    ) -> None:
+        """Load the model there; options as of `Engine.generate_batch`. Raises Phi3VError leaves."""
+        context = multiprocessing.get_context("spawn")
+        their_requests, self._requests = context.Pipe(duplex=False)
+        self._outcomes, their_outcomes = context.Pipe(duplex=False)
+        arguments = (str(model.path), device, batch_size, max_memory, their_requests, their_outcomes, os.getpid())
+        self._process = context.Process(target=_work, args=arguments, daemon=True)
+        self._process.start()
+        their_requests.close()  # what is open in the other process only, is closed when that ends
+        their_outcomes.close()
+        try:
+            self.device: Device = self._receive()
+        except BaseException:
+            self.close()
+            raise
+        self._preprocessor = HdPreprocessor(model, self.device)
+
+    def answer(
+        self, requests: Iterable[GenerationRequest], *, workers: int = 2, ahead: int = 8
+    ) -> Iterator[tuple[int, Outcome]]:
+        """(number in the order given, outcome) of every request, as soon as each is there.
+
+        `workers` threads prepare requests, and at most `ahead` prepared ones wait for the other process. Raises
+        InferenceError when that process dies or has been closed, as leaving this iteration early does.
+        """
+        if self._outcomes.closed:
+            raise InferenceError("this engine is closed; start another EngineProcess")
+        feeder = _Feeder(self._requests, self._preprocessor, requests, workers, ahead)
+        feeder.start()
+        complete = False
+        try:
+            while (found := self._receive()) is not None:
+                yield found
+            complete = True
+        finally:
+            if not complete:
+                self.close()  # what is on its way belongs to this call, and the next one must not get it
+        feeder.join()
+        if feeder.failure is not None:
+            raise feeder.failure
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.kill()
+        self._process.join()
+        self._requests.close()
+        self._outcomes.close()
+
+    def _receive(self) -> Any:
+        try:
+            found = self._outcomes.recv()
+        except (EOFError, ConnectionResetError) as exc:
+            self._process.join()
+            raise InferenceError(
+                f"the engine's process ended with status {self._process.exitcode}; -9 is the system's answer to too "
+                "little memory: lower the batch size or the memory limit"
+            ) from exc
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+class _Feeder(threading.Thread):
+    """Prepares requests and sends them on; `failure` is what ended it early."""
+
+    def __init__(
+        self,
+        to: Connection[Any, Any],
+        preprocessor: HdPreprocessor,
+        requests: Iterable[GenerationRequest],
+        workers: int,
+        ahead: int,
+    ) -> None:
+        super().__init__(daemon=True, name="phi3v-prepare")
+        self._to, self._preprocessor, self._requests = to, preprocessor, requests
+        self._workers, self._ahead = workers, ahead
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            for prepared in self._prepared():
+                if not self._sent(_without_pictures(prepared)):
+                    return
+        except BaseException as exc:
+            self.failure = exc
+        self._sent(None)
+
+    def _sent(self, message: PreparedRequest | Phi3VError | None) -> bool:
+        """Whether the other process could take it; when it has ended, whoever receives its outcomes says so."""
+        try:
+            self._to.send(message)
+        except OSError:
+            return False
+        return True
+
+    def _prepared(self) -> Iterator[PreparedRequest | Phi3VError]:
+        waiting: deque[Future[PreparedRequest | Phi3VError]] = deque()
+        with ThreadPoolExecutor(self._workers) as pool:
+            for request in self._requests:
+                waiting.append(pool.submit(attempt, self._preprocessor, request))
+                if len(waiting) >= self._ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+
+def _without_pictures(prepared: PreparedRequest | Phi3VError) -> PreparedRequest | Phi3VError:
+    """The crops are what the other process needs; open files cannot travel, and pictures would travel for nothing."""
+    if isinstance(prepared, Phi3VError):
+        return prepared
+    return replace(prepared, request=replace(prepared.request, images=()))
+
+
+def _work(
+    model: str,
+    device: Literal["auto", "cpu", "cuda"],
+    batch_size: int | None,
+    max_memory: int | None,
+    requests: Connection[Any, Any],
+    outcomes: Connection[Any, Any],
+    parent: int,
+) -> None:
+    """The other process: load, then answer what comes until nothing can come any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that was started by a person
+    die_with(parent)
+    from ..engine import load
+
+    with suppress(EOFError, OSError):
+        try:
+            with load(model, device) as engine:
+                outcomes.send(engine.device)
+                while True:
+                    coming = iter(requests.recv, None)
+                    for found in engine.answer_prepared(coming, batch_size, max_memory):
+                        outcomes.send(found)
+                    outcomes.send(None)
+        except Phi3VError as exc:
+            outcomes.send(exc)

@@ -1,0 +1,85 @@
+"""What is done to a caller's JSON schema before llguidance compiles it: objects are closed, white space is bounded."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+from ..errors import OptionError
+
+WHITE_SPACE = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
+"""llguidance's options: one line, one space at most after a comma or a colon. More lets a weak model emit blanks."""
+
+MAX_MULTIPLE = 10_000
+"""The automaton for `multipleOf` n has about n states."""
+
+_MAPS = ("properties", "patternProperties", "$defs", "definitions")
+_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_ONES = ("items", "additionalProperties")
+_COMPOSING = ("anyOf", "oneOf", "$ref")
+_ABOUT_KEYS = ("properties", "patternProperties", "required", "additionalProperties")
+
+
+def prepared(text: str) -> str:
+    """The schema as llguidance gets it. Raises OptionError for what would take it too long."""
+    schema = json.loads(text)
+    if isinstance(schema, bool):
+        schema = {} if schema else {"not": {}}
+    if "x-guidance" in schema:
+        raise OptionError("the JSON schema sets x-guidance, which phi3v sets itself (white space); leave it out")
+    try:
+        inner = list(_subschemas(schema))
+    except RecursionError:
+        raise OptionError("the JSON schema is nested too deeply; put parts of it under $defs") from None
+    _check_multiples(inner)
+    if not any(_composed(s) for s in inner):
+        for s in filter(_lists_its_keys, inner):
+            s.setdefault("additionalProperties", False)
+    return json.dumps(schema | {"x-guidance": WHITE_SPACE})
+
+
+def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:
+    """The schema itself and all inside it; what `const`, `enum` and annotations hold is no schema."""
+    if not isinstance(schema, dict):
+        return
+    yield schema
+    for key in _MAPS:
+        if isinstance(inner := schema.get(key), dict):
+            for one in inner.values():
+                yield from _subschemas(one)
+    for key in _LISTS:
+        if isinstance(inner := schema.get(key), list):
+            for one in inner:
+                yield from _subschemas(one)
+    for key in _ONES:
+        yield from _subschemas(schema.get(key))
+
+
+def _composed(schema: dict[str, Any]) -> bool:
+    """Whether an object's keys come from several places: closing one place would shut out the others."""
+    return "allOf" in schema or (any(k in schema for k in _COMPOSING) and any(k in schema for k in _ABOUT_KEYS))
+
+
+def _lists_its_keys(schema: dict[str, Any]) -> bool:
+    """Whether its `properties` are all the keys that it speaks of."""
+    properties, required = schema.get("properties"), schema.get("required", [])
+    return isinstance(properties, dict) and isinstance(required, list) and set(map(str, required)) <= set(properties)
+
+
+def _check_multiples(schemas: list[dict[str, Any]]) -> None:
+    """llguidance intersects them, which makes an automaton as large as their least common multiple."""
+    numbers = [s["multipleOf"] for s in schemas if type(s.get("multipleOf")) in (int, float)]
+    given = [number for number in numbers if number > 0]
+    if math.lcm(*(_digits(n) for n in given)) > MAX_MULTIPLE:
+        raise OptionError(
+            f"the JSON schema's multipleOf {', '.join(str(n)[:20] for n in given[:5])} is too much; allowed: a least "
+            f"common multiple of all up to {MAX_MULTIPLE}, powers of ten not counted"
+        )
+
+
+def _digits(number: float) -> int:
+    """The number's digits as a whole number, without the zeros at either end."""
+    return int("".join(map(str, Decimal(str(number)).normalize().as_tuple().digits)))

@@ -1,0 +1,134 @@
+"""From a Python type to an answer format, and from an answer back to a value of that type."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypedDict, TypeVar, Union
+
+from ..answer_format import AnswerFormat, Choices, JsonSchema, Regex
+from ..errors import AnswerError, OptionError
+from ..types import NumCrops
+from . import field_syntax as fields
+
+T = TypeVar("T")
+Build = Callable[[Any], Any]
+
+_ALLOWED = (
+    "str, int, float, bool, None, list[...], X | None, Literal, an Enum of these, a dataclass, or a pydantic model"
+)
+_SIMPLE: tuple[tuple[Any, fields.Schema], ...] = (
+    (str, fields.TEXT),
+    (int, fields.WHOLE),
+    (float, fields.NUMBER),
+    (bool, fields.YES_NO),
+    (type(None), fields.NOTHING),
+    (None, fields.NOTHING),
+)
+
+
+class ExtractOptions(TypedDict, total=False):
+    """What `Engine.extract` hands on to `Engine.generate`."""
+
+    max_new_tokens: int
+    num_crops: NumCrops | None
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    seed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerType(Generic[T]):
+    """A format and how its answers are read. `read` raises AnswerError for what the type itself refuses."""
+
+    format: AnswerFormat
+    read: Callable[[str], T]
+
+
+def answer_type(kind: Any) -> AnswerType[Any]:
+    """What answers as `kind` look like: a type, a JSON schema as a mapping, or an answer format itself.
+
+    A pydantic model is asked for its own schema; other types have the bounds of field_syntax.py. Raises OptionError.
+    """
+    if isinstance(kind, JsonSchema | Regex | Choices):
+        return AnswerType(kind, kind.read)
+    if isinstance(kind, Mapping):
+        return answer_type(JsonSchema(kind))
+    if hasattr(kind, "model_json_schema") and hasattr(kind, "model_validate_json"):
+        return AnswerType(JsonSchema(_pydantic_schema(kind)), _reader(kind.model_validate_json))
+    schema, build = _described(kind, ())
+    answer_format = JsonSchema(schema)
+    return AnswerType(answer_format, _reader(lambda text: build(answer_format.read(text))))
+
+
+def _reader(read: Callable[[str], T]) -> Callable[[str], T]:
+    def checked(text: str) -> T:
+        try:
+            return read(text)
+        except AnswerError:
+            raise
+        except (ValueError, TypeError) as exc:
+            raise AnswerError(f"the answer {text!r} is refused by its type: {exc}", text) from exc
+
+    return checked
+
+
+def _pydantic_schema(model: Any) -> dict[str, Any]:
+    try:
+        schema: dict[str, Any] = model.model_json_schema()
+    except (RuntimeError, TypeError) as exc:  # pydantic's user errors are RuntimeErrors
+        raise OptionError(f"{model.__name__} has no JSON schema: {str(exc).splitlines()[0]}") from exc
+    return schema
+
+
+def _described(kind: Any, inside: tuple[Any, ...]) -> tuple[fields.Schema, Build]:
+    """A type's schema, and what makes a value of it from JSON. `inside`: the dataclasses around it."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    for simple, schema in _SIMPLE:
+        if kind is simple:
+            return schema, float if kind is float else _unchanged
+    if origin is typing.Annotated:
+        return _described(arguments[0], inside)
+    if origin is typing.Literal:
+        return fields.one_of(arguments), _unchanged
+    if origin is list and len(arguments) == 1:
+        schema, build = _described(arguments[0], inside)
+        return fields.many(schema), lambda values: [build(value) for value in values]
+    if origin in (Union, types.UnionType) and len(arguments) == 2 and type(None) in arguments:
+        schema, build = _described(next(a for a in arguments if a is not type(None)), inside)
+        return fields.or_null(schema), lambda value: None if value is None else build(value)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum) and len(kind):
+        return fields.one_of(tuple(member.value for member in kind)), kind
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return _dataclass(kind, inside)
+    raise OptionError(f"{_name(kind)} cannot be an answer{_where(inside)}; allowed: {_ALLOWED}")
+
+
+def _dataclass(kind: type[Any], inside: tuple[Any, ...]) -> tuple[fields.Schema, Build]:
+    if kind in inside:
+        raise OptionError(f"{kind.__name__} holds itself; allowed: types of finite depth, or a JSON schema with $ref")
+    try:
+        hints = typing.get_type_hints(kind)
+    except (NameError, TypeError) as exc:
+        raise OptionError(f"the types of {kind.__name__}'s fields cannot be found: {exc}") from exc
+    members = {f.name: _described(hints[f.name], (*inside, kind)) for f in dataclasses.fields(kind) if f.init}
+    schema = fields.record({name: schema for name, (schema, _) in members.items()})
+    return schema, lambda values: kind(**{name: build(values[name]) for name, (_, build) in members.items()})
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else repr(kind)
+
+
+def _where(inside: tuple[Any, ...]) -> str:
+    return f" (in {inside[-1].__name__})" if inside else ""

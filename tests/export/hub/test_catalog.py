@@ -1,0 +1,30 @@
+"""Which published build a name means, and what is said when it means none."""
+
+import pytest
+
+from phi3v.errors import OptionError
+from phi3v.export.hub.catalog import BUILDS, GB, find_build
+
+
+@pytest.mark.parametrize(
+    ("gpu_gb", "variant"), [(0, "cpu-int4"), (4, "cpu-int4"), (8, "cuda-int4"), (140, "cuda-int4")]
+)
+def test_without_a_variant_the_machine_decides(gpu_gb: int, variant: str) -> None:
+    assert find_build("phi-3-vision", gpu_gb * GB).variant == variant
+
+
+@pytest.mark.parametrize("build", BUILDS, ids=lambda build: build.full_name)
+def test_every_build_is_found_by_its_full_name(build) -> None:  # type: ignore[no-untyped-def]
+    assert find_build(build.full_name, 0) is build
+    assert {"genai_config.json", "processor_config.json", "tokenizer.json"} < set(build.files)
+    assert len([name for name in build.files if name.endswith(".data")]) == 3
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(OptionError, match=r"known: phi-3-vision, phi-3\.5-vision"):
+        find_build("llava", 0)
+
+
+def test_a_variant_nobody_publishes_lists_the_published_ones() -> None:
+    with pytest.raises(OptionError, match=r"allowed: phi-3\.5-vision:cuda-int4, phi-3\.5-vision:cpu-int4"):
+        find_build("phi-3.5-vision:cuda-fp16", 0)

@@ -1,0 +1,59 @@
+"""An engine in a process of its own, on the real genai with a tiny random model."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import phi3v
+from phi3v.errors import InferenceError
+from phi3v.export.build import export_model
+from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
+from phi3v.models.folder import ModelDir
+from phi3v.process.engine_process import EngineProcess
+from phi3v.types import GenerationRequest, GenerationResult
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("process")
+    return export_model(write_random_checkpoint(path / "checkpoint", tiny_dims(context=4096)), path / "model")
+
+
+@pytest.fixture
+def process(folder: Path) -> Iterator[EngineProcess]:
+    with EngineProcess(ModelDir.open(folder), "cpu") as engine:
+        yield engine
+
+
+def asked(prompt: str, *images: object) -> GenerationRequest:
+    return GenerationRequest(prompt, images, max_new_tokens=4, num_crops=1)  # type: ignore[arg-type]
+
+
+def test_an_open_file_is_a_picture_here_too(process: EngineProcess, folder: Path) -> None:
+    png = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(png, "PNG")
+    [(number, outcome)] = process.answer([asked("hi", io.BufferedReader(io.BytesIO(png.getvalue())))])  # type: ignore[arg-type]
+    with phi3v.load(folder, "cpu") as engine:
+        alone = engine.generate("hi", [png.getvalue()], max_new_tokens=4, num_crops=1)
+    assert isinstance(outcome, GenerationResult)
+    assert (number, outcome.token_ids) == (0, alone.token_ids)
+
+
+def test_an_error_of_the_requests_own_source_is_raised(process: EngineProcess) -> None:
+    def requests() -> Iterator[GenerationRequest]:
+        yield asked("hi")
+        raise FileNotFoundError("the list of questions")
+
+    with pytest.raises(FileNotFoundError, match="the list of questions"):
+        list(process.answer(requests()))
+
+
+def test_answers_left_behind_reach_no_later_call(process: EngineProcess) -> None:
+    answers = process.answer([asked("hi"), asked("there")])
+    next(answers)
+    answers.close()  # type: ignore[attr-defined]
+    with pytest.raises(InferenceError, match="closed"):
+        list(process.answer([asked("What?")]))
