@@ -1,6 +1,7 @@
 """What an answer may look like: a JSON schema, a regular expression or a list of choices.
 
-These are values: they travel inside a request and are cheap to make. structured/constraint.py turns one into a mask over tokens.
+These are values: they travel inside a request and are cheap to make. structured/constraint.py turns one into a mask
+over tokens.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The seam to the engine underneath: what a backend must do, and nothing about how.
 
-`GenaiBackend` (genai/backend.py) is the one people use; the PyTorch reference in bench/ is another, and tests write fakes.
+People use `GenaiBackend` (genai/backend.py); the PyTorch reference in bench/ is another backend, and tests use a fake.
 """
 
 from __future__ import annotations

@@ -102,8 +102,8 @@ class GenerationRequest:
 
     `num_crops` None takes the model folder's default, "auto" what each picture needs. `stop` strings end the answer and
     are not part of it.
-    `answer_format` keeps the answer to a JSON schema, a regular expression or choices (answer_format.py); the prompt stays
-    as it is, so say there what is wanted.
+    `answer_format` keeps the answer to a JSON schema, a regular expression or choices (answer_format.py); the model
+    does not see it, so the prompt must say what is wanted.
     """
 
     prompt: str
