@@ -21,10 +21,9 @@ from ..backend import ModelInputs
 from ..engine import Engine
 from ..genai.backend import GenaiBackend
 from ..genai.batch import pad
-from ..limits import MAX_BATCH_SIZE
 from ..machine.memory import peak_memory
 from ..models.folder import ModelDir
-from ..types import GenerationRequest, GenerationResult
+from ..types import MAX_BATCH_SIZE, GenerationRequest, GenerationResult
 from .case_option import case_type
 from .cases import PROMPT, Case, picture_bytes
 from .record import describe_machine, describe_model, describe_packages, describe_source, now
@@ -92,7 +91,7 @@ def _logits(
     backend: GenaiBackend, inputs: ModelInputs, rows: int, forced: Sequence[Sequence[int]] | None = None
 ) -> list[npt.NDArray[np.float32]]:
     """float32 [rows, vocab] of every step; `forced` are the tokens to go on with, by row."""
-    generator = backend.new_generator(inputs, inputs.input_ids.shape[-1] + _LOGIT_STEPS + 1, rows)
+    generator = backend.loaded.new_generator(inputs, inputs.input_ids.shape[-1] + _LOGIT_STEPS + 1, rows)
     found = []
     for step in range(_LOGIT_STEPS):
         logits = np.array(generator.get_logits())

@@ -23,7 +23,7 @@ from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel, Phi3Config, Phi3ForCausalLM
 from transformers.initialization import no_init_weights
 
-from ..backend import ModelInputs, Reuse, StartsFresh, TextStream
+from ..backend import ModelInputs, Reuse, StartsFresh
 from ..errors import InferenceError, OptionError, PromptError
 from ..export.checkpoint import Checkpoint
 from ..export.dims import CLIP, VISION, ModelDims
@@ -99,7 +99,7 @@ class ReferenceModel:
             out = self.decoder(inputs_embeds=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache = out.past_key_values
             logits = out.logits[0, -1]
-            if chooser is None or chooser.plain:
+            if chooser is None or chooser.is_argmax:
                 generated.append(int(logits.argmax()))
             else:
                 generated.append(chooser.choose(logits.float().cpu().numpy()))
@@ -174,10 +174,6 @@ class ReferenceBackend:
     def reuse(self) -> Reuse:
         """Every answer of a session starts afresh."""
         return StartsFresh(self)
-
-    def text_stream(self) -> TextStream:
-        """A fresh detokeniser."""
-        return self.tokenizer.text_stream()
 
     def close(self) -> None:
         """Nothing to free beyond the object itself."""

@@ -132,7 +132,7 @@ class _ExampleLoop:
     """
 
     def __init__(self, model: ModelDir, device: Literal["cpu", "cuda"], threads: int | None = None) -> None:
-        from ..genai.backend import import_genai, load_model
+        from ..genai.model import import_genai, load_model
 
         self._og = import_genai()
         self._model = load_model(self._og, model, device, threads=threads)

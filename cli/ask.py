@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from phi3v import Engine, GenerationRequest, GenerationResult, TokenStream
     from phi3v.answer_format import AnswerFormat
-    from phi3v.session import AnswerOptions
+    from phi3v.options import GenerationOptions
     from phi3v.types import NumCrops
 
     from .warm.ask_engine import AskEngine, AskStream
@@ -115,7 +115,7 @@ def _streams(
     if not questions:
         yield request.prompt, engine.stream_request(request)
         return
-    how: AnswerOptions = {
+    how: GenerationOptions = {
         "max_new_tokens": request.max_new_tokens,
         "stop": request.stop,
         "answer_format": request.answer_format,

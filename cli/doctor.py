@@ -87,7 +87,7 @@ def _clashes() -> Iterator[Check]:
 def _engine() -> Iterator[Check]:
     """Whether genai imports, and which providers really load, by loading a one-node model on each."""
     from phi3v.errors import MissingDependencyError
-    from phi3v.genai.backend import import_genai
+    from phi3v.genai.model import import_genai
 
     try:
         import_genai()

@@ -1,4 +1,4 @@
-"""phi3v: ask Phi-3-vision about pictures, locally, through ONNX Runtime GenAI.
+"""phi3v: ask Phi-3-vision about images, locally, through ONNX Runtime GenAI.
 
     import phi3v
 
@@ -16,17 +16,22 @@ from typing import TYPE_CHECKING, Any
 from .errors import Phi3VError
 
 if TYPE_CHECKING:
-    from .engine import Engine, TokenStream, load
+    from .answer_format import Choices, JsonSchema, Regex
+    from .engine import Engine, load
     from .session import Session
+    from .stream import TokenStream
     from .types import GenerationRequest, GenerationResult, SamplingParams, Timings, Token, Usage
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Choices",
     "Engine",
     "GenerationRequest",
     "GenerationResult",
+    "JsonSchema",
     "Phi3VError",
+    "Regex",
     "SamplingParams",
     "Session",
     "Timings",
@@ -36,14 +41,21 @@ __all__ = [
     "load",
 ]
 
-_HOMES = {"Engine": ".engine", "TokenStream": ".engine", "load": ".engine", "Session": ".session"}
+_MODULES = {
+    ".answer_format": ("Choices", "JsonSchema", "Regex"),
+    ".engine": ("Engine", "load"),
+    ".session": ("Session",),
+    ".stream": ("TokenStream",),
+    ".types": ("GenerationRequest", "GenerationResult", "SamplingParams", "Timings", "Token", "Usage"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'phi3v' has no attribute {name!r}")
-    return getattr(import_module(_HOMES.get(name, ".types"), __name__), name)
+    return getattr(import_module(_HOMES[name], __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return list(__all__)

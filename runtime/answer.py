@@ -1,31 +1,30 @@
 """One answer in the making: token ids in, text out, until an end token, a stop string or the length ends it.
 
-Knows nothing of where the ids come from: a stream, a row of a batch.
+Does not know where the ids come from: a stream, or a row of a batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .answer_format import truncated
 from .backend import Backend
-from .prepare import PreparedRequest
+from .prepare import PreparedRequest, start_constraint
 from .sampling import TokenChooser
-from .stop_strings import StopStrings
-from .structured.constraint import constraint_for
 from .types import FinishReason, GenerationResult, Timings, Token, Usage
 
 
 class Answer:
-    """The tokens of one answer so far, their text, and the model's time they took."""
+    """The tokens of one answer so far, their text, and how long the model took for them."""
 
     def __init__(self, backend: Backend, prepared: PreparedRequest) -> None:
-        request, answer_format = prepared.request, prepared.request.answer_format
-        constraint = constraint_for(backend.tokenizer, backend.model, answer_format) if answer_format else None
-        self.chooser = TokenChooser(request.sampling, prepared.inputs.input_ids, constraint)
-        """What chooses the tokens that are pushed."""
+        constraint = start_constraint(backend, prepared.request)
+        self.chooser = TokenChooser(prepared.request.sampling, prepared.inputs.input_ids, constraint)
+        """Chooses the tokens that are pushed."""
         self._must_complete = constraint is not None
         self._prepared = prepared
         self._eos = backend.model.eos_token_ids
-        self._decoder = backend.text_stream()
+        self._decoder = backend.tokenizer.text_stream()
         self._stop = StopStrings(prepared.request.stop)
         self._ids: list[int] = []
         self._pieces: list[str] = []
@@ -83,7 +82,42 @@ class Answer:
         return Token(token_id, text)
 
     def _held_back(self) -> str:
-        """Text that waited for the rest of a character or of a stop string, and is the answer's if none came."""
+        """Text held back for the rest of a character or of a stop string; it belongs to the answer if none came."""
         if self._stop.hit:
             return ""
         return self._stop.push(self._decoder.flush()) + self._stop.flush()
+
+
+class StopStrings:
+    """Passes text through up to the first stop string, holding back what may be the start of one."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+        self.hit = False
+        """Whether a stop string has come; no text passes after it."""
+
+    def push(self, text: str) -> str:
+        """Add text; returns what is certainly in front of any stop string."""
+        if self.hit or not self._stops:
+            return "" if self.hit else text
+        self._held += text
+        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:
+            self.hit = True
+            passed, self._held = self._held[: min(found)], ""
+            return passed
+        keep = max(self._overlap(stop) for stop in self._stops)
+        passed = self._held[: len(self._held) - keep]
+        self._held = self._held[len(passed) :]
+        return passed
+
+    def flush(self) -> str:
+        """The text that was held back and turned out not to be a stop string."""
+        passed, self._held = self._held, ""
+        return passed
+
+    def _overlap(self, stop: str) -> int:
+        """Length of the longest end of the held text that starts `stop`."""
+        most = min(len(stop) - 1, len(self._held))
+        return next((n for n in range(most, 0, -1) if self._held.endswith(stop[:n])), 0)

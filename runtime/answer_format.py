@@ -1,4 +1,4 @@
-"""What an answer may look like: a JSON schema, a regular expression or a list of choices.
+"""The formats an answer can be kept to: a JSON schema, a regular expression or a list of choices.
 
 These are values: they travel inside a request and are cheap to make. structured/constraint.py turns one into a mask
 over tokens.
@@ -15,7 +15,7 @@ from typing import Any
 from .errors import AnswerError, OptionError, TruncatedAnswerError
 
 MAX_TEXT = 128 * 1024
-"""The most characters of a schema, a regular expression or all choices together: the worst takes a second or two."""
+"""The most characters of a schema, a regular expression or all choices together: the worst compiles in two seconds."""
 
 _LEAST_SHOWN = 60
 
@@ -26,8 +26,8 @@ class JsonSchema:
 
     `schema`: a mapping or its JSON text; kept as text. Properties come in the schema's order. An object has no other
     keys than its `properties`, unless `additionalProperties` says so, `required` names others, or the schema is
-    composed of several (`allOf`, or `anyOf`, `oneOf`, `$ref` beside properties). Raises OptionError for what is no
-    schema; keywords that cannot be kept are named when the schema is first used.
+    composed of several (`allOf`, or `anyOf`, `oneOf`, `$ref` beside properties). Raises OptionError for what is not
+    a schema; keywords that cannot be kept are named when the schema is first used.
     """
 
     schema: Any
@@ -104,7 +104,7 @@ AnswerFormat = JsonSchema | Regex | Choices
 
 
 def truncated(text: str, max_new_tokens: int) -> TruncatedAnswerError:
-    """What to raise when `max_new_tokens` ended an answer before its format could."""
+    """The error for an answer that `max_new_tokens` ended before its format was complete."""
     end = text if len(text) <= _LEAST_SHOWN else f"...{text[-_LEAST_SHOWN:]}"
     return TruncatedAnswerError(
         f"max_new_tokens ({max_new_tokens}) ended the answer before it was complete, at {end!r}; raise max_new_tokens, "
@@ -121,7 +121,7 @@ def _parsed_schema(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as exc:
-        raise OptionError(f"the JSON schema is no JSON (line {exc.lineno}, column {exc.colno}: {exc.msg})") from exc
+        raise OptionError(f"the JSON schema is not JSON (line {exc.lineno}, column {exc.colno}: {exc.msg})") from exc
     except (ValueError, RecursionError) as exc:
         raise OptionError(f"the JSON schema cannot be read: {exc}") from exc
 

@@ -5,7 +5,7 @@ People use `GenaiBackend` (genai/backend.py); the PyTorch reference in bench/ is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -23,29 +23,17 @@ from .types import NumCrops
 class ModelInputs:
     """A request in tensors.
 
-    `input_ids`: int32 [L], or [B, L] for a padded batch; a negative id is a slot for one picture token, picture N's
-    slots being -N.
-    `pixel_values`: float32 [N, K, 3, 336, 336], the global crop first, zero crops as padding; None without pictures.
-    `image_sizes`: int64 [N, 2], padded height and width in pixels; None without pictures.
-    `image_tokens`: slots of each picture.
+    `input_ids`: int32 [L], or [B, L] for a padded batch; a negative id is a slot for one image token; the slots of
+    image N are -N.
+    `pixel_values`: float32 [N, K, 3, 336, 336], the global crop first, zero crops as padding; None without images.
+    `image_sizes`: int64 [N, 2], padded height and width in pixels; None without images.
+    `image_tokens`: number of slots of each image.
     """
 
     input_ids: npt.NDArray[np.int32]
     pixel_values: npt.NDArray[np.float32] | None
     image_sizes: npt.NDArray[np.int64] | None
     image_tokens: tuple[int, ...]
-
-
-class TextStream(Protocol):
-    """Turns token ids into text, one by one; holds back bytes that do not end a character yet."""
-
-    def push(self, token_id: int) -> str:
-        """Text that this token completed, possibly empty."""
-        ...
-
-    def flush(self) -> str:
-        """Text still held back; undecodable bytes become U+FFFD."""
-        ...
 
 
 class Generation(Protocol):
@@ -61,7 +49,7 @@ class Generation(Protocol):
 
 
 class Reuse(Protocol):
-    """Generations one after the other, each taking over from the last one's KV cache what both begin with.
+    """Generations one after the other, each reusing the KV cache of the prefix it shares with the last one.
 
     One at a time: the cache is there again once a generation is closed. What a generation returns never depends on it.
     """
@@ -72,7 +60,7 @@ class Reuse(Protocol):
         ...
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
-        """Like `Backend.start`. Pictures are known again by being the same `pixel_values` object."""
+        """Like `Backend.start`. Images count as the same if `pixel_values` is the same object."""
         ...
 
     def close(self) -> None:
@@ -81,7 +69,7 @@ class Reuse(Protocol):
 
 
 class Preprocessor(Protocol):
-    """What makes requests ready for a model; needs no engine."""
+    """Makes requests ready for a model; needs no engine."""
 
     @property
     def model(self) -> ModelDir:
@@ -95,16 +83,16 @@ class Preprocessor(Protocol):
 
     @property
     def num_crops(self) -> int:
-        """Crops a picture is cut into at most when a request does not say."""
+        """The most crops an image is cut into when a request does not say."""
         ...
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The model's own."""
+        """The model's own tokenizer."""
         ...
 
-    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
-        """Turn a prompt and RGB pictures into tensors."""
+    def preprocess(self, prompt: str, images: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
+        """Turn a prompt and RGB images into tensors."""
         ...
 
 
@@ -112,15 +100,11 @@ class Backend(Preprocessor, Protocol):
     """An engine that holds one model."""
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
-        """Prepare a generation; nothing is computed before the first `step`. The chooser serves no other answer."""
+        """Prepare a generation; nothing is computed before the first `step`. The chooser is for this answer only."""
         ...
 
     def reuse(self) -> Reuse:
-        """What the answers of one session are generated with."""
-        ...
-
-    def text_stream(self) -> TextStream:
-        """A fresh detokeniser for one answer."""
+        """What starts the generations of one session."""
         ...
 
     def close(self) -> None:
@@ -172,7 +156,7 @@ class BatchBackend(Backend, Protocol):
 
 
 class StartsFresh:
-    """The `Reuse` of a backend that can take nothing over."""
+    """The `Reuse` of a backend that cannot reuse a KV cache."""
 
     kept_tokens = 0
 
@@ -180,8 +164,40 @@ class StartsFresh:
         self._backend = backend
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
-        """What the backend starts."""
+        """A fresh generation of the backend."""
         return self._backend.start(inputs, chooser, max_new_tokens)
 
     def close(self) -> None:
         """Nothing is kept."""
+
+
+class InTurn:
+    """Rows of a batch that run alone: the next one starts when the one before has left.
+
+    `rows`: each row's number, and a function that starts its generation.
+    """
+
+    def __init__(self, rows: Iterable[tuple[int, Callable[[], Generation]]]) -> None:
+        self._waiting = dict(rows)
+        self._running: tuple[int, Generation] | None = None
+
+    def step(self) -> dict[int, int]:
+        """The next token id of the row whose turn it is."""
+        if self._running is None:
+            row = next(iter(self._waiting))
+            self._running = row, self._waiting.pop(row)()
+        row, generation = self._running
+        return {row: generation.step()}
+
+    def leave(self, row: int) -> None:
+        """This row is finished."""
+        self._waiting.pop(row, None)
+        if self._running is not None and self._running[0] == row:
+            self._running[1].close()
+            self._running = None
+
+    def close(self) -> None:
+        """Free the KV cache; nothing starts any more."""
+        self._waiting.clear()
+        if self._running is not None:
+            self.leave(self._running[0])

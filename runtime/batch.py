@@ -1,7 +1,7 @@
 """Many requests, several at a time: which of them run together, and what becomes of each.
 
-Rows run in one loop until the last is finished, so requests of like length are put together; no more at a time than
-the memory allows. A batch that fails is answered row by row, so that an error is only that row's.
+Rows run in one loop until the last is finished, so requests of similar length run together, no more at a time than the
+memory allows. A batch that fails is answered row by row, so that an error stays with the row that caused it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from functools import partial
 from numbers import Integral
 
 from .answer import Answer
-from .backend import Backend, BatchBackend, BatchGeneration, BatchRow
+from .backend import Backend, BatchBackend, BatchGeneration, BatchRow, InTurn
 from .errors import AnswerError, ContextLengthError, OptionError, Phi3VError
-from .in_turn import InTurn
-from .limits import MAX_BATCH_SIZE
 from .machine.device import gpus
 from .machine.memory import available_memory
 from .prepare import PreparedRequest, check_memory
-from .types import GenerationResult
+from .types import MAX_BATCH_SIZE, GenerationResult
 
 DEFAULT_BATCH_SIZE = 8
 Outcome = GenerationResult | Phi3VError
@@ -42,7 +40,7 @@ class _Item:
         return len(self.prepared.inputs.input_ids)
 
     @property
-    def picture_bytes(self) -> int:
+    def image_bytes(self) -> int:
         pixels = self.prepared.inputs.pixel_values
         return 0 if pixels is None else pixels.nbytes
 
@@ -53,16 +51,16 @@ def answer_all(
     batch_size: int | None = None,
     max_memory: int | None = None,
 ) -> Iterator[tuple[int, Outcome]]:
-    """(number, outcome) of every request, each as soon as it is there. Looks ahead two batches, no further.
+    """Yield (number, outcome) of every request as soon as it is known. Looks ahead two batches, no further.
 
-    Raises OptionError for a `batch_size` or `max_memory` that cannot be.
+    Raises OptionError for a `batch_size` or `max_memory` outside its range.
     """
     room = _Room.of(backend, batch_size, max_memory)
     source, waiting = enumerate(requests), list[_Item]()
     while True:
-        while not room.enough(waiting) and (found := next(source, None)):
+        while not room.has_enough(waiting) and (found := next(source, None)):
             number, prepared = found
-            refused = prepared if isinstance(prepared, Phi3VError) else room.refusal(prepared)
+            refused = prepared if isinstance(prepared, Phi3VError) else room.refuse(prepared)
             if refused is not None:
                 yield number, refused
             elif not isinstance(prepared, Phi3VError):
@@ -76,7 +74,7 @@ def answer_all(
 
 @dataclass(frozen=True, slots=True)
 class _Room:
-    """How many rows may run at a time; `budget` in bytes, None where nobody knows."""
+    """How many rows may run at a time; `budget` in bytes, None where it is unknown."""
 
     backend: Backend
     batch_size: int
@@ -94,29 +92,29 @@ class _Room:
         budget = _spare_memory(backend) if max_memory is None else max_memory
         return cls(backend, min(batch_size or DEFAULT_BATCH_SIZE, most), budget, max_memory is not None)
 
-    def enough(self, waiting: Sequence[_Item]) -> bool:
+    def has_enough(self, waiting: Sequence[_Item]) -> bool:
         """Whether there is enough to choose from."""
-        pictures = sum(item.picture_bytes for item in waiting)
-        full = self.budget is not None and pictures > self.budget // 8
+        images = sum(item.image_bytes for item in waiting)
+        full = self.budget is not None and images > self.budget // 8
         return bool(waiting) and (full or len(waiting) >= _LOOK_AHEAD * self.batch_size)
 
-    def refusal(self, prepared: PreparedRequest) -> ContextLengthError | None:
-        """Why this request cannot run within the memory that was given, if so."""
+    def refuse(self, prepared: PreparedRequest) -> ContextLengthError | None:
+        """The error for a request that cannot run within the memory that was given; None if it can."""
         needed = self._bytes([_Item(0, prepared)])
         if not self.strict or self.budget is None or needed <= self.budget:
             return None
         return ContextLengthError(
-            f"the request needs {needed / _MIB:.0f} MiB of memory ({prepared.most_tokens} tokens with its pictures and "
+            f"the request needs {needed / _MIB:.0f} MiB of memory ({prepared.most_tokens} tokens with its images and "
             f"{prepared.request.max_new_tokens} new) and max_memory allows {self.budget / _MIB:.0f} MiB; raise it, "
-            "lower max_new_tokens or num_crops, or pass fewer pictures"
+            "lower max_new_tokens or num_crops, or pass fewer images"
         )
 
     def group(self, waiting: Sequence[_Item]) -> list[_Item]:
-        """The first that waits, and those most like it that fit beside it."""
-        first, switch = waiting[0], self.backend.model.original_context_length
-        side = [item for item in waiting if not switch or (item.length > switch) == (first.length > switch)]
-        group = sorted(side, key=lambda item: _unlikeness(item, first))[: self.batch_size]
-        held = sum(item.picture_bytes for item in waiting)
+        """The first waiting request, and those most like it that fit beside it."""
+        first, past_switch = waiting[0], self.backend.model.past_switch
+        side = [item for item in waiting if past_switch(item.length) == past_switch(first.length)]
+        group = sorted(side, key=lambda item: _mismatch(item, first))[: self.batch_size]
+        held = sum(item.image_bytes for item in waiting)
         while len(group) > 1 and self.budget is not None and self._bytes(group) + held > self.budget:
             group.pop()
         return group
@@ -128,8 +126,8 @@ class _Room:
         return self.backend.batch_bytes([item.prepared.inputs for item in group], new)
 
 
-def _unlikeness(item: _Item, first: _Item) -> int:
-    """Tokens of padding and of idle steps that the two would cost each other."""
+def _mismatch(item: _Item, first: _Item) -> int:
+    """Tokens of padding and idle steps that the two requests would cost each other."""
     new, first_new = (each.prepared.request.max_new_tokens for each in (item, first))
     return abs(item.length - first.length) + abs(new - first_new)
 
@@ -161,7 +159,7 @@ def _answer(backend: Backend, group: Sequence[_Item]) -> Iterator[tuple[int, Out
                 tokens = batch.step()
                 seconds = time.perf_counter() - began
                 for row, token in tokens.items():
-                    outcome = _pushed(answers[row], token, seconds)
+                    outcome = _push(answers[row], token, seconds)
                     if outcome is not None:
                         batch.leave(row)
                         yield unfinished.pop(row).number, outcome
@@ -175,12 +173,12 @@ def _answer(backend: Backend, group: Sequence[_Item]) -> Iterator[tuple[int, Out
 
 def _check_memory(backend: Backend, prepared: PreparedRequest) -> None:
     """Refuse what cannot run now, when no other row holds memory any more. Raises ContextLengthError."""
-    pictures = sum(prepared.inputs.image_tokens)
-    check_memory(backend, len(prepared.inputs.input_ids) - pictures, pictures, prepared.request.max_new_tokens)
+    images = sum(prepared.inputs.image_tokens)
+    check_memory(backend, len(prepared.inputs.input_ids) - images, images, prepared.request.max_new_tokens)
 
 
-def _pushed(answer: Answer, token: int, seconds: float) -> Outcome | None:
-    """What became of an answer that took another token, None while it goes on."""
+def _push(answer: Answer, token: int, seconds: float) -> Outcome | None:
+    """Give an answer its next token; returns the outcome with the last one, else None."""
     try:
         answer.push(token, seconds)
     except AnswerError as exc:

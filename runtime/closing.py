@@ -1,4 +1,4 @@
-"""What is closed when a `with` block ends."""
+"""The base of everything that closes itself at the end of a `with` block."""
 
 from __future__ import annotations
 

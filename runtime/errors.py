@@ -1,4 +1,25 @@
-"""The error tree: one root, and every leaf is also the builtin exception it resembles.
+"""The error tree. Every error is also the builtin exception it resembles.
+
+    Phi3VError
+      MissingDependencyError   ImportError          a package of an optional extra is not installed
+      OptionError              ValueError           an option is outside its range
+      PromptError              ValueError           the prompt cannot become tokens
+      ContextLengthError       ValueError           the request does not fit the context or the memory
+      ImageError               ValueError           an image is unreadable, unsupported or too large
+        ImageNotFoundError     FileNotFoundError
+        ImageFetchError        ConnectionError
+      ModelError                                    a model or checkpoint folder is wrong
+        ModelNotFoundError     FileNotFoundError
+        ModelFolderError       ValueError
+          OldLayoutError
+        ModelFetchError        ConnectionError
+        CheckpointError        ValueError
+      DeviceError              RuntimeError         the device cannot run the model here
+      DiskSpaceError           OSError
+      InferenceError           RuntimeError         the engine underneath failed
+      AnswerError              ValueError           an answer does not fit what was asked for
+        TruncatedAnswerError
+      WarmEngineError          ConnectionError
 
 Every message says what was given, what is allowed, and what to do next.
 """
@@ -17,23 +38,23 @@ class OptionError(Phi3VError, ValueError):
 
 
 class PromptError(Phi3VError, ValueError):
-    """The prompt cannot be turned into tokens: bad text, or picture tags that match no picture."""
+    """The prompt cannot be turned into tokens: bad text, or image tags that match no image."""
 
 
 class ContextLengthError(Phi3VError, ValueError):
-    """Prompt, pictures and new tokens do not fit the model's context or this machine's memory."""
+    """Prompt, images and new tokens do not fit the model's context or this machine's memory."""
 
 
 class ImageError(Phi3VError, ValueError):
-    """A picture is unreadable, unsupported or too large."""
+    """An image is unreadable, unsupported or too large."""
 
 
 class ImageNotFoundError(ImageError, FileNotFoundError):
-    """A picture's path names no readable file."""
+    """An image's path names no readable file."""
 
 
 class ImageFetchError(ImageError, ConnectionError):
-    """A picture's URL could not be fetched."""
+    """An image's URL could not be fetched."""
 
 
 class ModelError(Phi3VError):
@@ -53,7 +74,7 @@ class OldLayoutError(ModelFolderError):
 
 
 class ModelFetchError(ModelError, ConnectionError):
-    """A published model could not be fetched, or what came is not what the hub lists."""
+    """A published model could not be fetched, or its files are not those that the hub lists."""
 
 
 class CheckpointError(ModelError, ValueError):
@@ -73,7 +94,7 @@ class InferenceError(Phi3VError, RuntimeError):
 
 
 class AnswerError(Phi3VError, ValueError):
-    """An answer in a format of the caller's cannot be read as what was asked for. `text` is the answer."""
+    """An answer cannot be read as the type or format that was asked for. `text` is the answer."""
 
     def __init__(self, message: str, text: str = "") -> None:
         super().__init__(message)
@@ -81,12 +102,12 @@ class AnswerError(Phi3VError, ValueError):
 
 
 class TruncatedAnswerError(AnswerError):
-    """An answer in a format of the caller's was ended by max_new_tokens. `text` is what there is of it."""
+    """`max_new_tokens` ended an answer before its format was complete. `text` is the answer so far."""
 
 
 class WarmEngineError(Phi3VError, ConnectionError):
-    """A warm engine cannot be offered, or was lost in the middle of an answer."""
+    """A warm engine cannot be started, or was lost in the middle of an answer."""
 
 
 class BuiltinModelWarning(UserWarning):
-    """`load()` was given no model and found none that runs here, so the small built-in one answers: it knows little."""
+    """`load()` was given no model and found none that runs here, so the small built-in one answers; it knows little."""

@@ -1,7 +1,7 @@
-"""The HD transform: an RGB picture -> normalised crops, equal to the reference processor.
+"""The HD transform: an RGB image -> normalised crops, equal to the reference processor.
 
 Source of every rule: Phi-3-vision's `image_processing_phi3_v.py`. The resize is Pillow's bilinear, the padding white,
-the global crop PyTorch's bicubic (a = -0.75, align_corners false, no antialiasing) of the padded, normalised picture.
+the global crop PyTorch's bicubic (a = -0.75, align_corners false, no antialiasing) of the padded, normalised image.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class HdPlan:
-    """What a picture of some size becomes, before any pixel is read.
+    """The layout of an image of some size, known before any pixel is read.
 
-    `resized` is the width and height after scaling, in the picture's own orientation; `rows` x `columns` crops cover
-    the padded picture.
+    `resized` is the width and height after scaling, in the image's own orientation; `rows` x `columns` crops cover
+    the padded image.
     """
 
     resized: tuple[int, int]
@@ -58,23 +58,23 @@ class HdPlan:
 
     @property
     def image_tokens(self) -> int:
-        """Tokens the picture costs: (h*w + 1)*144 + 1 + (h + 1)*12, separators included."""
+        """Tokens the image costs: (h*w + 1)*144 + 1 + (h + 1)*12, separators included."""
         return self.crops * CROP_TOKENS + 1 + (self.rows + 1) * 12
 
 
 @dataclass(frozen=True, slots=True)
 class HdImage:
-    """A picture as the vision graph wants it: `crops` float32 [1 + rows*columns, 3, 336, 336], the global one first."""
+    """An image as the vision graph takes it: `crops` float32 [1 + rows*columns, 3, 336, 336], the global one first."""
 
     crops: Float32
     plan: HdPlan
 
 
 def plan(width: int, height: int, num_crops: NumCrops) -> HdPlan:
-    """Lay out a picture of `width` x `height` pixels in at most `num_crops` (1 to 16) crops.
+    """Lay out an image of `width` x `height` pixels in at most `num_crops` (1 to 16) crops.
 
-    "auto" takes the fewest crops that do not scale the picture down, and where 16 do, the layout for 16. Where the
-    reference would scale a side to 0 pixels (a picture 336 times longer than high), it is kept at 1.
+    "auto" takes the fewest crops that do not scale the image down; if even 16 do, the layout for 16. If the reference
+    would scale a side to 0 pixels (an image 336 times longer than high), the side is kept at 1.
     """
     if num_crops == "auto":
         layouts = (plan(width, height, crops) for crops in range(1, MAX_CROPS))
@@ -95,14 +95,14 @@ def plan(width: int, height: int, num_crops: NumCrops) -> HdPlan:
 
 
 def most_crops(num_crops: NumCrops) -> int:
-    """The most crops, the global one aside, that a picture can be cut into."""
+    """The most crops, the global one aside, that an image can be cut into."""
     return MAX_CROPS if num_crops == "auto" else num_crops
 
 
-def transform(picture: Image.Image, num_crops: NumCrops) -> HdImage:
-    """Scale, pad, normalise and cut an RGB picture."""
-    layout = plan(*picture.size, num_crops)
-    canvas = _normalise(_padded(picture, layout))
+def transform(image: Image.Image, num_crops: NumCrops) -> HdImage:
+    """Scale, pad, normalise and cut an RGB image."""
+    layout = plan(*image.size, num_crops)
+    canvas = _normalise(_padded(image, layout))
     crops = np.empty((layout.crops, 3, CROP, CROP), dtype=np.float32)
     crops[0] = _global_crop(canvas)
     grid = canvas.reshape(3, layout.rows, CROP, layout.columns, CROP).transpose(1, 3, 0, 2, 4)
@@ -111,7 +111,7 @@ def transform(picture: Image.Image, num_crops: NumCrops) -> HdImage:
 
 
 def stack(images: Sequence[HdImage]) -> tuple[Float32, npt.NDArray[np.int64], list[int]]:
-    """Put pictures side by side: pixel_values [N, K, 3, 336, 336], image_sizes [N, 2], tokens of each.
+    """Stack images: pixel_values [N, K, 3, 336, 336], image_sizes [N, 2], tokens of each.
 
     K is the largest number of crops among them, zero crops behind the real ones. (The reference pads to
     1 + num_crops; the vision graph skips zero crops either way.)
@@ -124,10 +124,10 @@ def stack(images: Sequence[HdImage]) -> tuple[Float32, npt.NDArray[np.int64], li
     return pixels, sizes, [image.plan.image_tokens for image in images]
 
 
-def _padded(picture: Image.Image, layout: HdPlan) -> npt.NDArray[np.uint8]:
-    """The scaled picture centred on white, [H, W, 3]. A portrait is scaled lying down, as the reference does."""
-    portrait = picture.width < picture.height
-    lying = picture.transpose(Image.Transpose.TRANSPOSE) if portrait else picture
+def _padded(image: Image.Image, layout: HdPlan) -> npt.NDArray[np.uint8]:
+    """The scaled image centred on white, [H, W, 3]. A portrait is scaled lying down, as the reference does."""
+    portrait = image.width < image.height
+    lying = image.transpose(Image.Transpose.TRANSPOSE) if portrait else image
     height, width = sorted(layout.image_size) if portrait else layout.image_size
     scaled = lying.resize((max(layout.resized), min(layout.resized)), Image.Resampling.BILINEAR)
     canvas = np.full((height, width, 3), 255, dtype=np.uint8)
@@ -150,7 +150,7 @@ def _normalise(canvas: npt.NDArray[np.uint8]) -> Float32:
 
 
 def _global_crop(canvas: Float32) -> Float32:
-    """Bicubic resize of [3, H, W] to [3, 336, 336]: four taps an axis, so only the rows in use are read."""
+    """Bicubic resize of [3, H, W] to [3, 336, 336]: four taps per axis, so only the rows in use are read."""
     rows, row_weights = _taps(canvas.shape[1])
     columns, column_weights = _taps(canvas.shape[2])
     low = _sum_of_taps([canvas[:, rows[:, tap]] * row_weights[:, tap, np.newaxis] for tap in range(4)])

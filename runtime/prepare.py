@@ -1,25 +1,33 @@
-"""A request made ready for the model: pictures read, prompt tokenised, and checked that it fits.
+"""A request made ready for the model: images decoded, prompt tokenised, and checked that it fits.
 
-Needs no engine underneath, so that other processes can do it ahead of time (process/engine_process.py).
+Needs no engine underneath, so other processes can prepare requests ahead of time (process/engine_process.py).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from . import hd
 from .backend import ModelInputs, Preprocessor
 from .errors import ContextLengthError, Phi3VError
 from .images.load import load_image
+from .machine.device import Device
 from .machine.memory import available_memory
 from .models.folder import ModelDir
-from .structured.constraint import constraint_for
-from .types import GenerationRequest
+from .prompt import PromptLayout
+from .structured.constraint import GrammarConstraint, constraint_for
+from .tokenizer import Tokenizer
+from .types import GenerationRequest, NumCrops
 
 _MIB = 1 << 20
 LEAST_IMAGE_TOKENS = hd.plan(1, 1, num_crops=1).image_tokens
-"""What the smallest picture takes."""
+"""Tokens of the smallest image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,79 +45,124 @@ class PreparedRequest:
         return len(self.inputs.input_ids) + self.request.max_new_tokens
 
 
-def prepare(source: Preprocessor, request: GenerationRequest, *, waits: bool = False) -> PreparedRequest:
-    """Decode and preprocess the pictures and check that the request fits.
+class HdPreprocessor:
+    """A model folder's preprocessing, equal to the reference processor: HD transform and tokenisation.
 
-    What cannot be kept or cannot fit is refused as soon as that is known: by the answer's format, by the number of
-    pictures, then by their sizes, then by the text too. A request that `waits` is prepared while others run, which hold
-    memory that it may have later: whoever runs it checks that (`check_memory`). Raises Phi3VError leaves.
+    For requests that will run on `device`. `tokenizer` is the folder's. Loads no engine.
     """
-    if request.answer_format is not None:
-        constraint_for(source.tokenizer, source.model, request.answer_format)
+
+    def __init__(self, model: ModelDir, device: Device) -> None:
+        self._folder = model
+        self._device = device
+        self.tokenizer = Tokenizer(model.path / "tokenizer.json")
+
+    @property
+    def model(self) -> ModelDir:
+        """The folder."""
+        return self._folder
+
+    @property
+    def device(self) -> Device:
+        """The device the model runs on."""
+        return self._device
+
+    @property
+    def num_crops(self) -> int:
+        """The folder's own number of crops."""
+        return self._folder.num_crops
+
+    def preprocess(self, prompt: str, images: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
+        """Turn a prompt and RGB images into tensors."""
+        layout = PromptLayout.of(prompt, len(images))
+        if not images:
+            return ModelInputs(int32(layout.input_ids(self.tokenizer, ())), None, None, ())
+        pixels, sizes, tokens = hd.stack([hd.transform(images[i], num_crops) for i in layout.order])
+        return ModelInputs(int32(layout.input_ids(self.tokenizer, tokens)), pixels, sizes, tuple(tokens))
+
+
+def int32(ids: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
+    """Token ids with the dtype that every backend takes."""
+    return np.asarray(ids, dtype=np.int32)
+
+
+def prepare(source: Preprocessor, request: GenerationRequest, *, waits: bool = False) -> PreparedRequest:
+    """Decode and preprocess the images and check that the request fits.
+
+    A request that cannot be answered is refused as early as possible: by the answer's format, by the number of images,
+    then by their sizes, then by the text too. A request that `waits` is prepared while others run and hold memory that
+    it may have later: whoever runs it checks the memory (`check_memory`). Raises only subclasses of Phi3VError.
+    """
+    start_constraint(source, request)  # refuses a format that cannot be kept
     check = check_context if waits else check_fits
     began = time.perf_counter()
     num_crops, new = request.num_crops or source.num_crops, request.max_new_tokens
     if request.images:
         check(source, None, len(request.images) * LEAST_IMAGE_TOKENS, new)
-    pictures = [load_image(image) for image in request.images]
+    images = [load_image(image) for image in request.images]
     decoded = time.perf_counter()
-    if pictures:
-        check(source, None, sum(hd.plan(*p.size, num_crops).image_tokens for p in pictures), new)
-    inputs = source.preprocess(request.prompt, pictures, num_crops)
+    if images:
+        check(source, None, sum(hd.plan(*image.size, num_crops).image_tokens for image in images), new)
+    inputs = source.preprocess(request.prompt, images, num_crops)
     image_tokens = sum(inputs.image_tokens)
     check(source, len(inputs.input_ids) - image_tokens, image_tokens, new)
     return PreparedRequest(request, inputs, decoded - began, time.perf_counter() - decoded)
 
 
+def start_constraint(source: Preprocessor, request: GenerationRequest) -> GrammarConstraint | None:
+    """The constraint that keeps one answer to the request's format; None without a format. Raises OptionError."""
+    if request.answer_format is None:
+        return None
+    model = source.model
+    return constraint_for(source.tokenizer, model.vocab_size, model.eos_token_ids, request.answer_format)
+
+
 def attempt(source: Preprocessor, request: GenerationRequest) -> PreparedRequest | Phi3VError:
-    """`prepare` for a request that waits, with the error in place of what could not be prepared."""
+    """`prepare` a request that waits; return the error if it cannot be prepared."""
     try:
         return prepare(source, request, waits=True)
     except Phi3VError as exc:
         return exc
 
 
-def check_fits(source: Preprocessor, text: int | None, pictures: int, new: int, kept: int = 0) -> None:
-    """Refuse what exceeds the context or this machine's memory, given tokens of text (None: not counted yet); `kept`
-    tokens have their memory already. Raises ContextLengthError.
+def check_fits(source: Preprocessor, text: int | None, images: int, new: int, kept: int = 0) -> None:
+    """Refuse what exceeds the context or this machine's memory.
+
+    `text`, `images` and `new` are tokens (`text` None: not counted yet); `kept` tokens have their memory already.
+    Raises ContextLengthError.
     """
-    check_context(source, text, pictures, new)
-    check_memory(source, text, pictures, new, kept)
+    check_context(source, text, images, new)
+    check_memory(source, text, images, new, kept)
 
 
-def check_context(source: Preprocessor, text: int | None, pictures: int, new: int) -> None:
+def check_context(source: Preprocessor, text: int | None, images: int, new: int) -> None:
     """Refuse what exceeds the context. Raises ContextLengthError."""
-    model, prompt = source.model, (text or 0) + pictures
+    model, prompt = source.model, (text or 0) + images
     if prompt + new > model.context_length:
         free = model.context_length - prompt
+        lower = f"lower max_new_tokens {'below' if text is None else 'to'} {free}"
         raise ContextLengthError(
-            f"{_asked(model, text, pictures, new)} and the model's context is {model.context_length}: "
-            + (
-                f"lower max_new_tokens {'below' if text is None else 'to'} {free}"
-                if free > 0
-                else "the prompt is too long"
-            )
-            + "; fewer pictures or a lower num_crops free more"
+            f"{_describe_need(model, text, images, new)} and the model's context is {model.context_length}: "
+            f"{lower if free > 0 else 'the prompt is too long'}; fewer images or a lower num_crops free more"
         )
 
 
-def check_memory(source: Preprocessor, text: int | None, pictures: int, new: int, kept: int = 0) -> None:
+def check_memory(source: Preprocessor, text: int | None, images: int, new: int, kept: int = 0) -> None:
     """Refuse what exceeds the memory that is free now. Raises ContextLengthError."""
     model, memory = source.model, available_memory()
     if source.device != "cpu" or memory is None:
         return
     memory += model.kv_bytes(kept)
-    if model.kv_bytes((text or 0) + pictures + new) > memory:
+    if model.kv_bytes((text or 0) + images + new) > memory:
         raise ContextLengthError(
-            f"{_asked(model, text, pictures, new)} and this machine has {memory / _MIB:.0f} MiB of memory left; "
-            "lower max_new_tokens or num_crops, or pass fewer pictures"
+            f"{_describe_need(model, text, images, new)} and this machine has {memory / _MIB:.0f} MiB of memory left; "
+            "lower max_new_tokens or num_crops, or pass fewer images"
         )
 
 
-def _asked(model: ModelDir, text: int | None, pictures: int, new: int) -> str:
-    total = (text or 0) + pictures + new
+def _describe_need(model: ModelDir, text: int | None, images: int, new: int) -> str:
+    total = (text or 0) + images + new
     least, known = ("at least ", "") if text is None else ("", f"{text} of text, ")
     return (
-        f"the request needs {least}{total} tokens ({known}{pictures} of pictures, {new} new; "
+        f"the request needs {least}{total} tokens ({known}{images} of images, {new} new; "
         f"{model.kv_bytes(total) / _MIB:.0f} MiB of KV cache)"
     )

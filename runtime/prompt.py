@@ -1,7 +1,7 @@
 """The chat template and its ids, exactly as the reference processor makes them.
 
 The reference cuts the templated text at the `<|image_N|>` tags and tokenises each chunk on its own, BOS in front;
-between two chunks stand the picture's slots, -N repeated. (Phi-3-vision's `processing_phi3_v.py`.)
+between two chunks stand the image's slots, -N repeated. (Phi-3-vision's `processing_phi3_v.py`.)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .errors import PromptError
 
-if TYPE_CHECKING:  # laying out needs none: `phi3v ask` does it before it loads anything
+if TYPE_CHECKING:  # laying out needs no tokenizer: `phi3v ask` does it before it loads anything
     from .tokenizer import Tokenizer
 
 _IMAGE_TAG = re.compile(r"<\|image_([0-9]{1,4})\|>")
@@ -34,9 +34,9 @@ _TURN_END: tuple[Segment, ...] = (*_ANSWER_END, Control("<|assistant|>"), "\n")
 
 @dataclass(frozen=True, slots=True)
 class PromptLayout:
-    """A user turn cut at its pictures: `chunks[0]`, picture `order[0]`, `chunks[1]`, picture `order[1]`, ...
+    """A user turn cut at its images: `chunks[0]`, image `order[0]`, `chunks[1]`, image `order[1]`, ...
 
-    `order` holds indices (from 0) into the pictures as the caller gave them.
+    `order` holds indices (from 0) into the images as the caller gave them.
     """
 
     chunks: tuple[tuple[Segment, ...], ...]
@@ -44,14 +44,14 @@ class PromptLayout:
 
     @classmethod
     def of(cls, prompt: str, image_count: int) -> PromptLayout:
-        """Lay out one user turn with `image_count` pictures.
+        """Lay out one user turn with `image_count` images.
 
-        Pictures stand before the text, unless the text places them itself with `<|image_1|>` ... `<|image_N|>`.
-        Raises PromptError when such tags do not name every picture exactly once, or `prompt` is not valid Unicode.
+        Images come before the text, unless the text places them itself with `<|image_1|>` ... `<|image_N|>`.
+        Raises PromptError when such tags do not name every image exactly once, or `prompt` is not valid Unicode.
         """
         _require_unicode(prompt)
         if not prompt.strip() and not image_count:
-            raise PromptError("the prompt is empty and there is no picture; ask something")
+            raise PromptError("the prompt is empty and there is no image; ask something")
         tags = [int(number) for number in _IMAGE_TAG.findall(prompt)]
         if not tags:
             prompt = "".join(f"<|image_{n}|>\n" for n in range(1, image_count + 1)) + prompt
@@ -71,10 +71,10 @@ class PromptLayout:
         return parts[0] + "".join(tag + part for tag, part in zip(tags, parts[1:], strict=True))
 
     def input_ids(self, tokenizer: Tokenizer, image_tokens: Sequence[int], earlier: int | None = None) -> list[int]:
-        """Ids of the turn; `image_tokens[i]` slots of -(i+1) for the i-th picture in slot order.
+        """Ids of the turn; `image_tokens[i]` slots of -(i+1) for the i-th image in slot order.
 
-        With `earlier`, the number of pictures before this turn, it goes on behind an answer, which it ends: no BOS
-        stands there, for the chunk goes on, and its pictures count from there.
+        `earlier`: number of images in previous turns. If given, close the previous answer, add no BOS, and continue
+        numbering.
         """
         first = self.chunks[0]
         ids = _chunk_ids(tokenizer, first) if earlier is None else [*_segment_ids(tokenizer, (*_ANSWER_END, *first))]
@@ -118,9 +118,9 @@ def _segment_ids(tokenizer: Tokenizer, chunk: Sequence[Segment]) -> Iterator[int
 def _tag_mismatch(tags: list[int], image_count: int) -> str:
     named = ", ".join(f"<|image_{n}|>" for n in tags)
     if not image_count:
-        return f"the prompt names {named} but no picture was given; pass the picture or drop the tag"
+        return f"the prompt names {named} but no image was given; pass the image or drop the tag"
     wanted = f"<|image_1|> to <|image_{image_count}|>" if image_count > 1 else "<|image_1|>"
     return (
-        f"the prompt names {named} but {image_count} picture(s) were given; "
-        f"name {wanted} once each, or no tag at all to put the pictures first"
+        f"the prompt names {named} but {image_count} image(s) were given; "
+        f"name {wanted} once each, or no tag at all to put the images first"
     )

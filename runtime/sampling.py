@@ -15,14 +15,14 @@ _GREEDY = SamplingParams()
 
 
 class TokenConstraint(Protocol):
-    """What an answer may consist of, token by token; one object an answer."""
+    """Which tokens an answer may have next; one object per answer."""
 
     def allowed(self) -> npt.NDArray[np.bool_]:
         """bool [vocab]: the ids that may come next."""
         ...
 
     def accept(self, token_id: int) -> None:
-        """Take note of the token that came."""
+        """Advance by the token that was chosen."""
         ...
 
     @property
@@ -49,11 +49,11 @@ class TokenChooser:
         self._constraint = constraint
         self._rng = np.random.default_rng(sampling.seed)
         ids = np.asarray(prompt_ids, dtype=np.int64)
-        self._seen = np.unique(ids[ids >= 0])  # picture slots are negative and no words
+        self._seen = np.unique(ids[ids >= 0])  # image slots are negative, and are not words
 
     @property
-    def plain(self) -> bool:
-        """Whether it is always the likeliest token, which an engine may then take by itself."""
+    def is_argmax(self) -> bool:
+        """True if this is plain argmax, so the engine may pick the token itself."""
         return self._sampling.greedy and self._sampling.repetition_penalty == 1.0 and self._constraint is None
 
     @property

@@ -1,7 +1,7 @@
-"""Many questions about the same pictures, and conversations: what was read once is not read again.
+"""Many questions about the same images, and conversations: what was read once is not read again.
 
-Knows nothing of KV caches: what the backend's `reuse()` starts takes care of them. Every answer is the one that a fresh
-run over the same ids gives.
+Knows nothing of KV caches: the generations that the backend's `reuse()` starts take care of them. Every answer is the
+one that a fresh run over the same ids gives.
 """
 
 from __future__ import annotations
@@ -9,88 +9,89 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from . import hd
-from .answer_format import AnswerFormat
 from .backend import Backend, Generation
 from .closing import Closing
-from .conversation import PictureStack, Spoken, conversation_inputs
-from .engine import TokenStream
-from .errors import InferenceError
+from .conversation import ImageStack, Spoken, conversation_inputs
+from .errors import InferenceError, OptionError
+from .options import GenerationOptions, make_request
 from .prepare import LEAST_IMAGE_TOKENS, PreparedRequest, check_fits
 from .prompt import PromptLayout
-from .types import GenerationRequest, GenerationResult, NumCrops, SamplingParams, Token, Turn
+from .stream import TokenStream
+from .types import GenerationRequest, GenerationResult, NumCrops, Token, Turn
 
 if TYPE_CHECKING:
     from .images.load import ImageSource
 
 
-class AnswerOptions(TypedDict, total=False):
-    """What `Engine.generate` takes beside prompt, pictures and crops, with the same defaults."""
-
-    max_new_tokens: int
-    stop: Sequence[str]
-    temperature: float
-    top_k: int
-    top_p: float
-    repetition_penalty: float
-    seed: int | None
-    answer_format: AnswerFormat | None
-
-
 class Session(Closing):
-    """Pictures that were read once, and the answers about them.
+    """Images that were read once, and the answers about them.
 
     with engine.session(["chart.png"]) as session:
-        print(session.ask("What is the highest value?").text)  # reads the picture
+        print(session.ask("What is the highest value?").text)  # reads the image
         print(session.ask("Which year is that?").text)  # reads eight more tokens
         print(session.chat("Explain the chart.").text)
         print(session.chat("Shorter, please.").text)  # knows what was said
 
-    `ask` and `stream` put one question about the session's pictures, and forget it; `chat` and `chat_stream` go on with
-    the conversation. One answer at a time: the next question ends an unfinished one. Use it from one thread.
+    `ask` and `stream` answer one question about the session's images and forget it; `chat` and `chat_stream` continue
+    the conversation. The options are those of `Engine.generate`, except `num_crops`, which belongs to the session. One
+    answer at a time: the next question ends an unfinished one. Use it from one thread.
     """
 
     def __init__(self, backend: Backend, images: Sequence[ImageSource], num_crops: NumCrops | None) -> None:
-        opening = GenerationRequest("", images, num_crops=num_crops)
+        opening = make_request("", images, num_crops=num_crops)
         self._backend = backend
         self._reuse = backend.reuse()
         self._closed = False
         self._images = tuple(opening.images)
         self._num_crops = opening.num_crops
-        self._stack = PictureStack()
+        self._stack = ImageStack()
         self._said: list[tuple[Turn, Spoken]] = []
         self._running: _Running | None = None
         self._opening = self._read(opening)
 
-    def ask(self, prompt: str, **options: Unpack[AnswerOptions]) -> GenerationResult:
-        """Answer a question about the session's pictures, whatever was said before. Options as in `Engine.generate`."""
-        return _drained(self.stream(prompt, **options))
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self.context_used} of {self.context_length} tokens used"
+        return f"<phi3v.Session on {self._backend.model.name}, {len(self._images)} images, {state}>"
 
-    def stream(self, prompt: str, **options: Unpack[AnswerOptions]) -> TokenStream:
+    def ask(self, prompt: str, **options: Unpack[GenerationOptions]) -> GenerationResult:
+        """Answer a question about the session's images, whatever was said before."""
+        return self.stream(prompt, **options).drain()
+
+    def stream(self, prompt: str, **options: Unpack[GenerationOptions]) -> TokenStream:
         """Like `ask`, token by token."""
-        self._make_ready()
-        request = _request(prompt, self._images, self._num_crops, options)
-        return self._start(request, self._opening, chat=False)
+        return self.stream_request(make_request(prompt, **options))
 
     def chat(
-        self, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[AnswerOptions]
+        self, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[GenerationOptions]
     ) -> GenerationResult:
-        """Go on with the conversation, with more pictures if there are.
+        """Continue the conversation, with more images if there are any.
 
-        The first turn shows the session's pictures. The model reads the last answer once more with each turn, and
-        everything when there are new pictures, which it takes only in front. A cancelled answer counts as far as it
-        came.
+        The first turn shows the session's images. With each turn the model reads the last answer once more. If there
+        are new images it reads everything again, since it takes images only in front. A cancelled answer counts as far
+        as it came.
         """
-        return _drained(self.chat_stream(prompt, images, **options))
+        return self.chat_stream(prompt, images, **options).drain()
 
     def chat_stream(
-        self, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[AnswerOptions]
+        self, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[GenerationOptions]
     ) -> TokenStream:
         """Like `chat`, token by token."""
-        self._make_ready()
-        request = _request(prompt, images, self._num_crops, options)
+        return self.stream_request(make_request(prompt, images, **options), chat=True)
+
+    def stream_request(self, request: GenerationRequest, *, chat: bool = False) -> TokenStream:
+        """`stream` or, with `chat`, `chat_stream` of a request; its images are further ones of a chat.
+
+        Raises OptionError if the request has `num_crops` other than the session's, or images outside a chat.
+        """
+        if self._closed:
+            raise InferenceError("this session is closed; open another with engine.session()")
+        request = self._adopt(request, chat)
+        self._end_running()
+        if not chat:
+            return self._start(replace(request, images=self._images), self._opening, chat=False)
         shown = self._read(request)
         if not self._said:
             request = replace(request, images=(*self._images, *request.images))
@@ -105,7 +106,7 @@ class Session(Closing):
 
     @property
     def context_used(self) -> int:
-        """Tokens of the conversation so far, pictures and answers included."""
+        """Tokens of the conversation so far, images and answers included."""
         history = self.history
         return history[-1].result.usage.total_tokens if history else 0
 
@@ -115,7 +116,7 @@ class Session(Closing):
         return self._backend.model.context_length
 
     def reset(self) -> None:
-        """Forget the conversation; the session's own pictures stay."""
+        """Forget the conversation; the session's own images stay."""
         self._end_running()
         self._said.clear()
 
@@ -125,8 +126,19 @@ class Session(Closing):
         self._closed = True
         self._reuse.close()
 
+    def _adopt(self, request: GenerationRequest, chat: bool) -> GenerationRequest:
+        """The request with the session's own number of crops."""
+        if request.num_crops not in (None, self._num_crops):
+            raise OptionError(
+                f"num_crops is {request.num_crops!r}, and this session was opened with {self._num_crops!r}; "
+                "open another with engine.session(images, num_crops=...)"
+            )
+        if request.images and not chat:
+            raise OptionError("a question outside a chat has the session's images only; use chat() to show more")
+        return replace(request, num_crops=self._num_crops)
+
     def _read(self, request: GenerationRequest) -> _Shown:
-        """Decode and cut a request's pictures; refused as soon as they are known not to fit."""
+        """Decode a request's images and cut them into crops; refuse them as early as possible if they cannot fit."""
         from .images.load import load_image
 
         if not request.images:
@@ -134,32 +146,27 @@ class Session(Closing):
         crops = request.num_crops or self._backend.num_crops
         self._check(None, len(request.images) * LEAST_IMAGE_TOKENS, 1)
         began = time.perf_counter()
-        pictures = [load_image(source) for source in request.images]
+        images = [load_image(source) for source in request.images]
         decoded = time.perf_counter()
-        self._check(None, sum(hd.plan(*picture.size, crops).image_tokens for picture in pictures), 1)
-        cut = tuple(hd.transform(picture, crops) for picture in pictures)
+        self._check(None, sum(hd.plan(*image.size, crops).image_tokens for image in images), 1)
+        cut = tuple(hd.transform(image, crops) for image in images)
         return _Shown(cut, decoded - began, time.perf_counter() - decoded)
 
-    def _check(self, text: int | None, pictures: int, new: int) -> None:
-        check_fits(self._backend, text, pictures, new, self._reuse.kept_tokens)
+    def _check(self, text: int | None, images: int, new: int) -> None:
+        check_fits(self._backend, text, images, new, self._reuse.kept_tokens)
 
     def _start(self, request: GenerationRequest, shown: _Shown, *, chat: bool) -> TokenStream:
         began = time.perf_counter()
-        spoken = Spoken(PromptLayout.of(request.prompt, len(shown.pictures)), shown.pictures)
+        spoken = Spoken(PromptLayout.of(request.prompt, len(shown.images)), shown.images)
         before = [said for _, said in self._said] if chat else []
         inputs = conversation_inputs(self._backend.tokenizer, [*before, spoken], self._stack)
         image_tokens = sum(inputs.image_tokens)
         self._check(len(inputs.input_ids) - image_tokens, image_tokens, request.max_new_tokens)
         prepared = PreparedRequest(request, inputs, shown.decode_s, shown.cut_s + time.perf_counter() - began)
-        self._opening = _Shown(self._opening.pictures)  # the first answer about pictures carries what reading them took
+        self._opening = _Shown(self._opening.images)  # the first answer's timings alone hold the time to read them
         stream = _SessionStream(self._backend, prepared, self._reuse.start)
         self._running = _Running(stream, request, spoken, chat)
         return stream
-
-    def _make_ready(self) -> None:
-        if self._closed:
-            raise InferenceError("this session is closed; open another with engine.session()")
-        self._end_running()
 
     def _end_running(self) -> None:
         if self._running is not None:
@@ -167,7 +174,7 @@ class Session(Closing):
             self._remember()
 
     def _remember(self) -> None:
-        """Take a finished answer into the conversation."""
+        """Add a finished answer to the conversation."""
         running = self._running
         if running is None or not running.stream.finished:
             return
@@ -179,10 +186,10 @@ class Session(Closing):
             self._said.append((Turn(running.request, result), spoken))
 
     def _answer_ids(self, result: GenerationResult) -> tuple[int, ...]:
-        """The ids as they came where they say just what the answer says, so that its KV cache holds; a stop string and
-        what it cut off are no part of it.
+        """The generated ids if they decode to the answer's text, so that its KV cache can be reused; otherwise the text
+        re-encoded. (A stop string, and the text it cut off, are not part of the answer.)
         """
-        decoder = self._backend.text_stream()
+        decoder = self._backend.tokenizer.text_stream()
         text = "".join(map(decoder.push, result.token_ids)) + decoder.flush()
         return result.token_ids if text == result.text else tuple(self._backend.tokenizer.encode_text(result.text))
 
@@ -207,15 +214,15 @@ class _SessionStream(TokenStream):
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """Pictures cut into crops, and the seconds that took."""
+    """Images cut into crops, and the seconds that took."""
 
-    pictures: tuple[hd.HdImage, ...] = ()
+    images: tuple[hd.HdImage, ...] = ()
     decode_s: float = 0.0
     cut_s: float = 0.0
 
     def and_then(self, more: _Shown) -> _Shown:
         """Both, in this order."""
-        return _Shown((*self.pictures, *more.pictures), self.decode_s + more.decode_s, self.cut_s + more.cut_s)
+        return _Shown((*self.images, *more.images), self.decode_s + more.decode_s, self.cut_s + more.cut_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,18 +233,3 @@ class _Running:
     request: GenerationRequest
     spoken: Spoken
     chat: bool
-
-
-def _request(
-    prompt: str, images: Sequence[ImageSource], num_crops: NumCrops | None, options: AnswerOptions
-) -> GenerationRequest:
-    how: dict[str, Any] = {**options}
-    limits = {name: how.pop(name) for name in ("max_new_tokens", "stop", "answer_format") if name in how}
-    return GenerationRequest(prompt, images, num_crops=num_crops, sampling=SamplingParams(**how), **limits)
-
-
-def _drained(stream: TokenStream) -> GenerationResult:
-    with stream:
-        for _ in stream:
-            pass
-        return stream.result

@@ -34,7 +34,7 @@ class Tokenizer:
         )
         self._plain.encode_special_tokens = True
         self.bos_ids: list[int] = self._plain.encode("").ids
-        """What stands in front of every chunk: [1], or [] where the tokenizer adds no BOS."""
+        """Ids in front of every chunk: [1], or [] if the tokenizer adds no BOS."""
         added = self._plain.get_added_tokens_decoder()
         self._control_ids = {token_id for token_id, token in added.items() if token.special}
         self._control_texts = {token.content for token in added.values() if token.special}
@@ -49,7 +49,7 @@ class Tokenizer:
         """Id of a control token such as "<|end|>"."""
         found = self._plain.token_to_id(token)
         if found is None:
-            raise ModelFolderError(f"tokenizer.json has no {token} token; this is no Phi-3-vision tokenizer")
+            raise ModelFolderError(f"tokenizer.json has no {token} token; this is not a Phi-3-vision tokenizer")
         return int(found)
 
     def has_control_text(self, text: str) -> bool:

@@ -19,16 +19,19 @@ if TYPE_CHECKING:
 
 FinishReason = Literal["stop", "length", "cancelled"]
 NumCrops = int | Literal["auto"]
-"""The most sub-crops a picture is cut into; "auto": the fewest that keep its own resolution, up to 16."""
+"""The most sub-crops an image is cut into; "auto": the fewest that keep its own resolution, up to 16."""
 
 MAX_CROPS = 16
 """The most sub-crops the reference processor is ever run with."""
+
+MAX_BATCH_SIZE = 32
+"""The most answers at a time: genai takes no larger batch."""
 
 
 def _normalise(
     values: object, name: str, convert: Callable[[Any], Any], good: Callable[[Any], bool], allowed: str
 ) -> None:
-    """Replace an option by what it means as an int, a float or a tuple; refuse what means none or is out of range."""
+    """Replace an option by its value as an int, a float or a tuple; refuse what has none or is out of range."""
     given = getattr(values, name)
     try:
         value = convert(given)
@@ -41,7 +44,7 @@ def _normalise(
 
 
 def _real(given: Any) -> float:
-    """float() without its taste for strings."""
+    """Like float(), but rejects strings."""
     if isinstance(given, (str, bytes, bytearray)):
         raise TypeError
     return float(given)
@@ -61,11 +64,11 @@ def _in_range_or_auto(crops: NumCrops) -> bool:
     return crops == "auto" or 1 <= crops <= MAX_CROPS
 
 
-def _refuse_one_picture(images: object) -> None:
-    """A picture in place of a list of pictures would be taken for its characters, bytes or rows."""
+def _refuse_single_image(images: object) -> None:
+    """Refuse one image in place of a list: its characters, bytes or rows would be taken for images."""
     one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike))
     if one or hasattr(images, "__array_interface__") or hasattr(images, "read"):
-        raise OptionError(f"images is one {type(images).__name__}; allowed: a list of pictures, also of one: [picture]")
+        raise OptionError(f"images is one {type(images).__name__}; allowed: a list of images, even for one: [image]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +101,9 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One question about any number of pictures.
+    """One question about any number of images.
 
-    `num_crops` None takes the model folder's default, "auto" what each picture needs. `stop` strings end the answer and
+    `num_crops` None takes the model folder's default, "auto" what each image needs. `stop` strings end the answer and
     are not part of it.
     `answer_format` keeps the answer to a JSON schema, a regular expression or choices (answer_format.py); the model
     does not see it, so the prompt must say what is wanted.
@@ -117,8 +120,8 @@ class GenerationRequest:
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str):
             raise OptionError(f"prompt is {self.prompt!r}; allowed: a string")
-        _refuse_one_picture(self.images)
-        _normalise(self, "images", tuple, lambda _: True, "a list of pictures")
+        _refuse_single_image(self.images)
+        _normalise(self, "images", tuple, lambda _: True, "a list of images")
         _normalise(self, "max_new_tokens", operator.index, lambda n: n >= 1, "1 or more")
         if self.num_crops is not None:
             _normalise(self, "num_crops", _crops, _in_range_or_auto, f"1 to {MAX_CROPS}, or 'auto'")
@@ -156,7 +159,7 @@ class Usage:
 class Timings:
     """How long each stage took, in seconds. The time a reader of the stream takes is not counted.
 
-    `image_decode_s`: files to RGB pictures. `preprocess_s`: HD transform and tokenisation. `prefill_s`: vision
+    `image_decode_s`: files to RGB images. `preprocess_s`: HD transform and tokenisation. `prefill_s`: vision
     and prompt, up to the first token. `decode_s`: every later token, `decode_tokens` of them.
     """
 
@@ -168,7 +171,7 @@ class Timings:
 
     @property
     def ttft_s(self) -> float:
-        """Time to first token: from the call to the first token, pictures included."""
+        """Time to first token: from the call to the first token, images included."""
         return self.image_decode_s + self.preprocess_s + self.prefill_s
 
     @property
@@ -204,7 +207,7 @@ class GenerationResult:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question of a conversation and its answer. `request.images` are the pictures that came with it."""
+    """One question of a conversation and its answer. `request.images` are the images that came with it."""
 
     request: GenerationRequest
     result: GenerationResult

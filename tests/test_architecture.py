@@ -1,11 +1,11 @@
 """The shape of the package: what is public, which way imports point, who imports genai, what import costs."""
 
-import ast
 import subprocess
 import sys
-from importlib.util import resolve_name
+import tomllib
 
 import pytest
+from import_graph import find_circle, import_graph, imported_names, modules
 from places import ROOT
 
 import phi3v
@@ -18,16 +18,27 @@ ALLOWED = {
 }
 
 
+LAYERS = (
+    ("errors", "closing"),
+    ("answer_format", "machine", "images"),
+    ("types",),
+    ("options", "hd", "tokenizer", "sampling"),
+    ("prompt", "structured"),
+    ("models",),
+    ("backend",),
+    ("prepare", "conversation"),
+    ("answer", "genai"),
+    ("stream", "batch"),
+    ("session",),
+    ("engine",),
+    ("process",),
+)
+"""The files and folders of runtime/, lowest first: each imports from lower layers only."""
+
+
 def imported_folders(source: str, package: str) -> set[str]:
     """Our own folders that a module of `package` imports from, by whatever spelling."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            module = resolve_name("." * node.level + (node.module or ""), package)
-            names += [f"{module}.{alias.name}" for alias in node.names]  # what is imported may be a module itself
-    ours = [parts[1:] for name in names if (parts := name.split("."))[0] == "phi3v"]
+    ours = [parts[1:] for name in imported_names(source, package) if (parts := name.split("."))[0] == "phi3v"]
     return {parts[0] if parts and parts[0] in ALLOWED else "runtime" for parts in ours}
 
 
@@ -59,19 +70,51 @@ def test_imports_point_one_way(folder: str) -> None:
         assert imported_folders(path.read_text(), package) - {folder} <= ALLOWED[folder], path
 
 
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {module: imported - {"phi3v"} for module, imported in import_graph().items() if "bench" not in module}
+    assert find_circle(graph) == []
+
+
+def test_a_circle_of_imports_is_found() -> None:
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": set()}) == ["a", "b", "c", "a"]
+    assert find_circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_the_layers_of_the_runtime_import_downwards_only() -> None:
+    height = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
+    upwards = []
+    for module, imported in import_graph().items():
+        room = module.split(".")[1] if "." in module else ""
+        if room not in height:
+            assert room in ("", "__main__", *ALLOWED), f"{module} has no layer; give it one here"
+            continue
+        rooms = {name.split(".")[1] for name in imported if "." in name} - {room}
+        upwards += [(module, other) for other in rooms if height.get(other, len(LAYERS)) >= height[room]]
+    assert upwards == []
+
+
+def test_at_most_twenty_files_lie_directly_in_the_runtime() -> None:
+    assert len(list((ROOT / "runtime").glob("*.py"))) <= 20
+
+
+def test_every_folder_of_ours_is_a_package_that_is_shipped() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    assert set(listed) == {name for name, path in modules().items() if path.name == "__init__.py"}
+
+
 def test_one_file_of_the_runtime_imports_genai() -> None:
     ours = [path for folder in ALLOWED for path in (ROOT / folder).rglob("*.py")]
     naming = [p for p in ours if 'import_module("onnxruntime_genai")' in p.read_text()]
     importing = [p for p in ours if "import onnxruntime_genai\n" in p.read_text()]
-    assert naming == [ROOT / "runtime" / "genai" / "backend.py"]
+    assert naming == [ROOT / "runtime" / "genai" / "model.py"]
     assert importing == []
 
 
-def test_the_public_names_are_these_eleven() -> None:
+def test_the_public_names_are_these_fourteen() -> None:
     assert phi3v.__all__ == sorted(phi3v.__all__)
-    assert len(phi3v.__all__) == 11
+    assert len(phi3v.__all__) == 14
     assert all(getattr(phi3v, name) for name in phi3v.__all__)
-    assert set(phi3v.__all__) <= set(dir(phi3v))
+    assert dir(phi3v) == phi3v.__all__
 
 
 def test_help_loads_neither_numpy_nor_an_engine() -> None:

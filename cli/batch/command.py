@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from phi3v.limits import MAX_BATCH_SIZE
+from phi3v.types import MAX_BATCH_SIZE
 
 from ..answer_options import answer_format_options
 from ..notices import model_notices

@@ -1,4 +1,4 @@
-"""One answer's steps on a genai generator, wherever the generator comes from. Does not import genai itself."""
+"""One answer's steps on a genai generator, wherever the generator comes from."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ import numpy as np
 
 from ..backend import ModelInputs
 from ..errors import InferenceError
+from ..models.folder import ModelDir
 from ..sampling import TokenChooser
-from .model import mapped_errors
+from .model import force_tokens, mapped_errors
+
+OpenGenerator = Callable[[ModelInputs, int], Any]
+"""Returns a greedy generator that has read some inputs and has room for that many tokens."""
 
 
 class GenaiGeneration:
-    """One sequence. Crossing the LongRoPE switch it starts over with the whole sequence, as the reference does.
+    """One sequence. When it crosses the LongRoPE switch it reads the whole sequence again, as the reference does.
 
-    `open_generator` gives a greedy generator that has read some inputs and has room for so many tokens; `keep` gets it
-    back when the generation ends, or None when something went wrong with it. `generated` tokens are there already, and
-    count among the `max_new_tokens`.
+    `keep` gets the generator back when the generation ends, or None if something went wrong with it. `generated`
+    tokens are there already, and count among the `max_new_tokens`.
     """
 
     def __init__(
         self,
-        open_generator: Callable[[ModelInputs, int], Any],
-        switch: int | None,
+        open_generator: OpenGenerator,
+        folder: ModelDir,
         inputs: ModelInputs,
         chooser: TokenChooser,
         max_new_tokens: int,
         keep: Callable[[Any], None] | None = None,
         generated: Sequence[int] = (),
     ) -> None:
-        self._open: Callable[[ModelInputs, int], Any] | None = open_generator
+        self._open: OpenGenerator | None = open_generator
         self._keep = keep
-        self._switch = switch
+        self._folder = folder
         self._inputs = inputs
         self._chooser = chooser
         self._generated = list(generated)
@@ -49,7 +52,7 @@ class GenaiGeneration:
         try:
             return self._next(self._open)
         except BaseException:
-            self._generator = None  # nobody knows what its KV cache holds now
+            self._generator = None  # its KV cache may hold anything now
             raise
 
     def close(self) -> None:
@@ -60,35 +63,21 @@ class GenaiGeneration:
         if self._keep is not None:
             self._keep(generator)
 
-    def _next(self, open_generator: Callable[[ModelInputs, int], Any]) -> int:
+    def _next(self, open_generator: OpenGenerator) -> int:
         length = len(self._inputs.input_ids) + len(self._generated)
         if length >= self._limit:
             self._generator = None  # free the old KV buffer before the new one is allocated
-            self._limit = self._room(length)
+            self._limit = self._folder.stop_at_switch(length, self._max_length)
             self._generator = open_generator(self._inputs_so_far(), self._limit)
         with mapped_errors("generation"):
-            if not self._chooser.plain:
-                self._choose()
+            if not self._chooser.is_argmax:
+                logits = self._generator.get_logits()
+                force_tokens(self._generator, logits, {0: self._chooser.choose(logits[0, -1])})
             self._generator.generate_next_token()
             token = int(self._generator.get_next_tokens()[0])
         self._generated.append(token)
         return token
 
-    def _room(self, length: int) -> int:
-        """Tokens to make room for: no more than up to the switch while the sequence is below it."""
-        switch = self._switch
-        return min(self._max_length, switch + 1) if switch and length <= switch else self._max_length
-
     def _inputs_so_far(self) -> ModelInputs:
         ids = np.concatenate([self._inputs.input_ids, np.asarray(self._generated, dtype=np.int32)])
         return ModelInputs(ids, self._inputs.pixel_values, self._inputs.image_sizes, self._inputs.image_tokens)
-
-    def _choose(self) -> None:
-        """Leave genai one token to take. Its own sampler and penalty are not used: top_p without top_k draws tokens
-        from outside the nucleus, and the penalty indexes logits with the negative picture slots.
-        """
-        logits = self._generator.get_logits()
-        token = self._chooser.choose(logits[0, -1])
-        logits.fill(-np.inf)
-        logits[0, -1, token] = 0.0
-        self._generator.set_logits(logits)

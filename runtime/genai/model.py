@@ -1,16 +1,167 @@
-"""What genai raises, as errors of ours."""
+"""One model folder loaded by onnxruntime-genai, and what every use of its generators has in common.
+
+This is the only file that imports onnxruntime-genai. Everything untrusted stays outside: genai sees tensors of ours,
+or (with its own processor) PNGs that Pillow wrote.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
 
-from ..errors import InferenceError
+import numpy as np
+import numpy.typing as npt
+
+from ..backend import ModelInputs
+from ..errors import InferenceError, MissingDependencyError, ModelFolderError
+from ..machine.device import Device, installed, preload_cuda_libraries
+from ..machine.telemetry import switch_off_genais_telemetry
+from ..machine.threads import compute_threads
+from ..models.folder import ModelDir
+
+_SEARCH = {"do_sample": False, "num_beams": 1, "min_length": 0, "repetition_penalty": 1.0}
+"""Every option that a folder's own `search` section could set differently."""
+
+_REWINDABLE_TYPE = "gemma3"
+"""genai refuses to rewind a model of type "phi3v", by the type's name. This type runs the same pipeline and rewinds."""
+
+
+class GenaiModel:
+    """A model folder loaded by onnxruntime-genai; makes generators over inputs.
+
+    `cuda_graph` replays each decoding step as one recorded CUDA graph; `threads` None takes one for each physical core.
+    `rewinds`: its generators can go back to an earlier length and continue from there. Rewinding keeps the KV buffer
+    and a CUDA graph's mask as they are, which is right only for a buffer that is written in place.
+    """
+
+    def __init__(
+        self,
+        folder: ModelDir,
+        device: Device,
+        *,
+        cuda_graph: bool = False,
+        threads: int | None = None,
+        rewindable: bool = True,
+    ) -> None:
+        if folder.pixel_dtype is None:
+            raise ModelFolderError(
+                f"the vision graph of {folder.path} takes no float32 or float16 pixel_values; "
+                "fetch or export the model again"
+            )
+        self.folder = folder
+        self.rewinds = rewindable and folder.shared_kv_buffer and not cuda_graph
+        self.og = import_genai()
+        self._pixel_dtype = np.dtype(folder.pixel_dtype)
+        self._model = load_model(
+            self.og, folder, device, cuda_graph=cuda_graph, threads=threads, rewindable=self.rewinds
+        )
+
+    @property
+    def closed(self) -> bool:
+        """Whether the model was dropped."""
+        return self._model is None
+
+    @property
+    def handle(self) -> Any:
+        """genai's own model object. Raises InferenceError once it is closed."""
+        if self._model is None:
+            raise InferenceError("this engine is closed; load the model again")
+        return self._model
+
+    def new_generator(self, inputs: ModelInputs, max_length: int, rows: int = 1) -> Any:
+        """A greedy genai generator that has run vision and prefill over `inputs`, ids [L] or [`rows`, L]."""
+        model = self.handle
+        with mapped_errors("vision and prefill"):
+            params = self.og.GeneratorParams(model)
+            params.set_search_options(max_length=max_length, batch_size=rows, **_SEARCH)
+            generator = self.og.Generator(model, params)
+            if inputs.pixel_values is None:
+                generator.append_tokens(inputs.input_ids.ravel())
+            else:
+                generator.set_inputs(self._name_tensors(inputs))
+        return generator
+
+    def close(self) -> None:
+        """Drop the model; memory is freed when the last generator is gone."""
+        self._model = None
+
+    def _name_tensors(self, inputs: ModelInputs) -> Any:
+        assert inputs.pixel_values is not None
+        tensors = self.og.NamedTensors()
+        tensors["input_ids"] = np.atleast_2d(inputs.input_ids)
+        tensors["pixel_values"] = inputs.pixel_values.astype(self._pixel_dtype, copy=False)
+        tensors["image_sizes"] = inputs.image_sizes
+        tensors["num_image_tokens"] = np.array(inputs.image_tokens, dtype=np.int64)
+        return tensors
+
+
+def force_tokens(generator: Any, logits: npt.NDArray[np.floating], tokens: Mapping[int, int]) -> None:
+    """Leave genai exactly one token to take in each of the given rows.
+
+    `logits` are the generator's own, [rows, positions, vocab], and are overwritten. genai's sampler and penalty are not
+    used: its top_p without top_k draws tokens from outside the nucleus, and its penalty indexes the logits with the
+    negative ids of image slots (measured with genai 0.18).
+    """
+    for row, token in tokens.items():
+        logits[row].fill(-np.inf)
+        logits[row, -1, token] = 0.0
+    generator.set_logits(logits)
+
+
+def import_genai() -> ModuleType:
+    """Import onnxruntime_genai with its telemetry off. Raises MissingDependencyError that names the extra."""
+    switch_off_genais_telemetry()
+    if installed("onnxruntime-genai-cuda"):
+        preload_cuda_libraries()
+    try:
+        return importlib.import_module("onnxruntime_genai")
+    except ImportError as exc:
+        wanted = "cuda" if installed("onnxruntime-genai-cuda") else "cpu"
+        raise MissingDependencyError(
+            f"onnxruntime-genai cannot be imported ({exc}); run: pip install 'phi3v[{wanted}]'"
+            + ("" if wanted == "cuda" else "  (or 'phi3v[cuda]' with an NVIDIA GPU)")
+        ) from exc
+
+
+def load_model(
+    og: ModuleType,
+    folder: ModelDir,
+    device: Device,
+    *,
+    cuda_graph: bool = False,
+    threads: int | None = None,
+    rewindable: bool = False,
+) -> Any:
+    """genai's model of a folder on one device. Raises ModelFolderError.
+
+    `rewindable` models rewind, but genai offers no processor for them: it finds both by the model's type.
+    """
+    try:
+        config = og.Config(str(folder.path))
+        config.clear_providers()
+        if device == "cuda":
+            config.append_provider("cuda")
+            config.set_provider_option("cuda", "enable_cuda_graph", "1" if cuda_graph else "0")
+        count = compute_threads() if threads is None else threads
+        options = {"session_options": {"intra_op_num_threads": count}}
+        config.overlay(json.dumps({"model": dict.fromkeys(("decoder", "embedding", "vision"), options)}))
+        if rewindable:
+            config.overlay(json.dumps({"model": {"type": _REWINDABLE_TYPE}}))
+        return og.Model(config)
+    except RuntimeError as exc:
+        raise ModelFolderError(
+            f"{folder.path} cannot be loaded on {device}: {first_line(exc)}; if a file is damaged, fetch or export the "
+            "model again; `phi3v doctor` checks this machine"
+        ) from exc
 
 
 @contextmanager
 def mapped_errors(stage: str) -> Iterator[None]:
-    """genai raises bare RuntimeError for everything; give it our root and say what is left of the request."""
+    """Turn what genai raises into an InferenceError that says at which stage; genai raises RuntimeError for all."""
     try:
         yield
     except (RuntimeError, MemoryError) as exc:

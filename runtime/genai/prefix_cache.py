@@ -1,13 +1,13 @@
-"""KV caches that live on from one answer of a session to the next.
+"""KV caches that are reused from one answer of a session to the next.
 
-A generator whose sequence begins like the next prompt goes back to where they part, and reads only the rest. Whatever
-does not fit exactly starts afresh: other pictures, the other side of the LongRoPE switch, too small a buffer.
+A generator whose sequence begins like the next prompt rewinds to the end of the shared prefix and prefills the rest.
+Whatever does not fit exactly starts afresh: other images, the other side of the LongRoPE switch, too small a buffer.
 
-For logits to be bit for bit those of a fresh run, every token must go through the kernel it would go through there.
-int4's takes tokens in fours, counted from the beginning of what is read; the rest of a prompt goes through another, and
-so does each generated token. Rounding activations to 8 bits then blows the last digit up: logits of deviation 2.0
-differed by 0.13 (10 random layers of width 512, AVX-512). So only whole fours are taken over, and generated tokens are
-read once more with the next prompt. Where no four begins between pictures and question, last digits may differ.
+For logits to be bit for bit those of a fresh run, every token must go through the same kernel as in that run. The int4
+kernel takes tokens in fours, counted from the beginning of what is read; the rest of a prompt goes through another
+kernel, and so does each generated token. Rounding activations to 8 bits then amplifies rounding differences: logits of
+deviation 2.0 differed by 0.13 (10 random layers of width 512, AVX-512). So only whole fours are reused, and generated
+tokens are read once more with the next prompt. If no four begins between images and question, last digits may differ.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ from ..errors import InferenceError
 from ..machine.memory import available_memory
 from ..models.folder import ModelDir
 from ..sampling import TokenChooser
-from .backend import GenaiBackend
 from .generation import GenaiGeneration
-from .model import mapped_errors
+from .model import GenaiModel, mapped_errors
 
 _LEAST_ROOM = 512
 _TILE = 4
-"""Tokens that int4's kernel takes at a time."""
+"""Tokens that the int4 kernel takes at a time."""
 _log = logging.getLogger("phi3v")
 
 
@@ -48,19 +47,19 @@ class _Kept:
     """Tokens at the beginning of its sequence that were read as a prompt."""
 
     def shared(self, ids: npt.NDArray[np.int32]) -> int:
-        """How many of `ids` to take over from the cache: whole fours, and all pictures if there is a way."""
-        text = _after_pictures(ids)
+        """How many of `ids` to reuse from the cache: whole fours, and all images if possible."""
+        text = _after_images(ids)
         most = min(self.read, max(text, len(ids) - _TILE))
         differs = np.flatnonzero(np.asarray(self.generator.get_sequence(0))[:most] != ids[:most])
         same = int(differs[0]) if len(differs) else most
         return max(same - same % _TILE, min(text, same))
 
 
-class KvReuse:
+class PrefixCache:
     """The generators of one session, one after the other."""
 
-    def __init__(self, backend: GenaiBackend) -> None:
-        self._backend = backend
+    def __init__(self, model: GenaiModel) -> None:
+        self._model = model
         self._kept: _Kept | None = None
         self._lent: _Kept | None = None
 
@@ -70,9 +69,8 @@ class KvReuse:
         return self._kept.capacity if self._kept else 0
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
-        """A generation that begins where the kept cache and `inputs` part."""
-        switch = self._backend.model.original_context_length
-        return GenaiGeneration(self._take, switch, inputs, chooser, max_new_tokens, keep=self._give_back)
+        """A generation that reuses what the kept cache and `inputs` share."""
+        return GenaiGeneration(self._take, self._model.folder, inputs, chooser, max_new_tokens, keep=self._give_back)
 
     def close(self) -> None:
         """Free the KV cache."""
@@ -81,13 +79,13 @@ class KvReuse:
     def _take(self, inputs: ModelInputs, max_length: int) -> Any:
         """A generator that has read `inputs` and has room for `max_length` tokens, kept or new."""
         self._lent, self._kept = self._kept, None
-        if self._lent is None or self._backend.closed or not self._rewind(self._lent, inputs, max_length):
+        if self._lent is None or self._model.closed or not self._rewind(self._lent, inputs, max_length):
             self._lent = None  # free the old KV buffer before the new one is allocated
             self._lent = self._fresh(inputs, max_length)
         return self._lent.generator
 
     def _give_back(self, generator: Any) -> None:
-        if self._lent is not None and self._lent.generator is generator and self._backend.rewinds:
+        if self._lent is not None and self._lent.generator is generator and self._model.rewinds:
             self._kept = self._lent
         self._lent = None
 
@@ -96,55 +94,49 @@ class KvReuse:
         ids = inputs.input_ids
         if (
             kept.pixel_values is not inputs.pixel_values
-            or kept.long != _is_long(self._backend.model, len(ids))
+            or kept.long != self._model.folder.past_switch(len(ids))
             or kept.capacity < max_length
         ):
             return False
         shared = kept.shared(ids)
-        if shared < max(1, _after_pictures(ids)):  # a generator reads pictures only with its first tokens
+        if shared < max(1, _after_images(ids)):  # a generator reads images only with its first tokens
             return False
         try:
             with mapped_errors("rewinding"):
                 kept.generator.rewind_to(shared)
                 kept.generator.append_tokens(ids[shared:])
         except InferenceError as exc:
-            _log.info("%s; the prompt is read anew", exc)  # by another generator: this one may be anywhere now
+            _log.info("%s; the prompt is read anew", exc)  # by another generator: this one's state is unknown now
             return False
         kept.read = len(ids)
         return True
 
     def _fresh(self, inputs: ModelInputs, max_length: int) -> _Kept:
-        model, length = self._backend.model, len(inputs.input_ids)
-        capacity = roomy(model, length, max_length) if self._backend.rewinds else max_length
+        folder, length = self._model.folder, len(inputs.input_ids)
+        capacity = choose_capacity(folder, length, max_length) if self._model.rewinds else max_length
         generator = None
-        if capacity > max_length:  # room to grow is a wish: it may be too much where a bare buffer is not
+        if capacity > max_length:  # room to grow is optional: it may be too much when a bare buffer is not
             with contextlib.suppress(InferenceError):
-                generator = self._backend.new_generator(inputs, capacity)
+                generator = self._model.new_generator(inputs, capacity)
         if generator is None:
-            generator, capacity = self._backend.new_generator(inputs, max_length), max_length
-        return _Kept(generator, inputs.pixel_values, _is_long(model, length), capacity, read=length)
+            generator, capacity = self._model.new_generator(inputs, max_length), max_length
+        return _Kept(generator, inputs.pixel_values, folder.past_switch(length), capacity, read=length)
 
 
-def roomy(model: ModelDir, length: int, max_length: int) -> int:
+def choose_capacity(folder: ModelDir, length: int, max_length: int) -> int:
     """Tokens to make a KV buffer for when `max_length` are needed now and the conversation may grow.
 
-    Half as much again and at least 512, from at most half of the memory that will be left, up to the context; and no
-    more than up to the LongRoPE switch while `length` is below it, because there the cache is made anew anyhow.
+    Half as much again and at least 512, from at most half of the memory that will be left, up to the context. While
+    `length` is below the LongRoPE switch, no more than up to the switch: past it, the cache is made anew anyway.
     """
     memory = available_memory()
     extra = max(max_length // 2, _LEAST_ROOM)
     if memory is not None:
-        extra = max(0, min(extra, (memory - model.kv_bytes(max_length)) // 2 // model.kv_bytes(1)))
-    switch = model.original_context_length
-    most = switch + 1 if switch and length <= switch else model.context_length
-    return max(max_length, min(max_length + extra, most))
+        extra = max(0, min(extra, (memory - folder.kv_bytes(max_length)) // 2 // folder.kv_bytes(1)))
+    return max(max_length, folder.stop_at_switch(length, min(max_length + extra, folder.context_length)))
 
 
-def _after_pictures(ids: npt.NDArray[np.int32]) -> int:
-    """Where the text behind the last picture begins; 0 without pictures."""
+def _after_images(ids: npt.NDArray[np.int32]) -> int:
+    """Where the text behind the last image begins; 0 without images."""
     slots = np.flatnonzero(ids < 0)
     return int(slots[-1]) + 1 if len(slots) else 0
-
-
-def _is_long(model: ModelDir, length: int) -> bool:
-    return model.original_context_length is not None and length > model.original_context_length

@@ -1,4 +1,4 @@
-"""One picture over http(s): bounded in time and size, and never another scheme, not even after a redirect."""
+"""Fetches one image over http(s), bounded in time and size; never another scheme, not even after a redirect."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _read_all(response: http.client.HTTPResponse, url: str, max_bytes: int, dead
     while chunk := response.read1(_CHUNK):
         body += chunk
         if len(body) > max_bytes:
-            raise ImageFetchError(f"{url}: more than the {max_bytes:,} bytes allowed; give a smaller picture")
+            raise ImageFetchError(f"{url}: more than the {max_bytes:,} bytes allowed; give a smaller image")
         if time.monotonic() > deadline:
             raise ImageFetchError(f"{url}: too slow ({len(body)} bytes so far); download it and give the file")
     expected = response.headers.get("Content-Length", "")

@@ -1,4 +1,4 @@
-"""Anything a caller holds -> a safe RGB picture. Nothing undecoded ever leaves this file.
+"""From anything a caller holds to a safe RGB image. No undecoded image leaves this file.
 
 Pillow decodes, from a closed list of formats, after the header has passed the size limits.
 """
@@ -24,7 +24,7 @@ ImageSource = ByteSource | Image.Image | npt.NDArray[Any]
 """A path, the bytes of a file, a PIL image, a uint8 array [H, W(, 3|4)], an http(s) or `data:` URL, a binary file."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""Pillow decoders that are allowed ("JPEG" covers the MPO of many cameras). No others: some start programs."""
+"""The Pillow decoders that are allowed ("JPEG" covers the MPO of many cameras). Some of the others start programs."""
 
 MAX_PIXELS = 100_000_000
 
@@ -33,16 +33,17 @@ _ALLOWED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 # The header of a JPEG scan: its length follows from its 1 to 4 components, so chance bytes do not look like one.
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _MAX_SCANS, _MAX_SCANNED_PIXELS = 100, 20 * MAX_PIXELS
-"""Encoders write about ten scans. Each one of a progressive JPEG costs a pass over all pixels, and 20 bytes."""
+"""Encoders write about ten scans. Each scan of a progressive JPEG costs a pass over all pixels, and takes 20 bytes in a
+hostile file."""
 
 _WARNINGS = threading.RLock()
-"""`warnings.catch_warnings` swaps the process's filters: two threads inside would leave the wrong ones behind."""
+"""`warnings.catch_warnings` swaps the process's filters; two threads inside it at once would leave the wrong ones."""
 
 
 def load_image(source: ImageSource) -> Image.Image:
     """Decode, verify, rotate by EXIF and convert to RGB; the first frame of an animation, alpha dropped.
 
-    Raises ImageError or its leaves, naming the file and the remedy. The result shares no memory with `source`.
+    Raises ImageError or its subclasses, naming the file and the remedy. The result shares no memory with `source`.
     """
     if isinstance(source, Image.Image):
         _check_size(source.size, "the PIL image")
@@ -50,13 +51,16 @@ def load_image(source: ImageSource) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source), "the array")
     data, name = read_source(source)
-    with _opened(data, name) as picture:
-        picture.load()
-        return _to_rgb(picture, name)
+    with _opened(data, name) as image:
+        image.load()
+        return _to_rgb(image, name)
 
 
 def check_image(source: ByteSource) -> None:
-    """Refuse a file that is missing, too large or no picture, by its first bytes; nothing is decoded or fetched."""
+    """Refuse a file that is missing, too large or not an image, by its first bytes; nothing is decoded or fetched.
+
+    Raises ImageError or its subclasses.
+    """
     if not (isinstance(source, str) and is_http(source)):
         with _opened(*read_source(source)):
             pass
@@ -75,19 +79,19 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
 
 @contextmanager
 def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
-    """The picture behind a file's bytes, its header read and its size allowed; maps what decoding raises."""
+    """Open the image in a file's bytes: read its header, check its size, and map what decoding raises to ImageError."""
     if not data:
-        raise ImageError(f"{name} is empty; give a {_ALLOWED} picture")
+        raise ImageError(f"{name} is empty; give a {_ALLOWED} image")
     with _no_warnings():  # oversize and damaged metadata are judged here, not by Pillow's warnings
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                _check_size(picture.size, name)
-                _check_scans(picture, data, name)
-                yield picture
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_size(image.size, name)
+                _check_scans(image, data, name)
+                yield image
         except ImageError:
             raise
         except UnidentifiedImageError as exc:
-            raise ImageError(f"{name} is not a {_ALLOWED} picture, or is damaged from its first bytes on") from exc
+            raise ImageError(f"{name} is not a {_ALLOWED} image, or is damaged from its first bytes on") from exc
         except Image.DecompressionBombError as exc:
             raise ImageError(f"{name} is too large ({exc}); allowed: {MAX_PIXELS // 10**6} megapixels") from exc
         except Exception as exc:  # decoders raise whatever damage makes them raise
@@ -101,11 +105,11 @@ def _no_warnings() -> Iterator[None]:
         yield
 
 
-def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
-    """Upright RGB pixels, a copy. 16-bit greys keep their upper 8 bits, where a plain convert would clip them."""
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Upright RGB pixels, a copy. 16-bit greys keep their upper 8 bits; convert() alone would clip them."""
     try:
         with _no_warnings():  # Pillow warns about transparency that convert drops on purpose
-            upright = ImageOps.exif_transpose(picture)
+            upright = ImageOps.exif_transpose(image)
             if upright.mode in ("I;16", "I;16L", "I;16B", "I"):
                 upright = _upper_bits(np.asarray(upright))
             return upright.copy() if upright.mode == "RGB" else upright.convert("RGB")
@@ -114,7 +118,7 @@ def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
 
 
 def _upper_bits(deep: npt.NDArray[Any]) -> Image.Image:
-    """8-bit greys of 16- or 32-bit ones, strip by strip: a whole copy of 100 megapixels would take gigabytes."""
+    """Convert 16- or 32-bit greys to 8 bits, strip by strip: a whole copy of 100 megapixels would take gigabytes."""
     shift = 8 if deep.max(initial=0) > 255 else 0
     grey = np.empty(deep.shape, dtype=np.uint8)
     for top in range(0, len(deep), 256):
@@ -122,10 +126,10 @@ def _upper_bits(deep: npt.NDArray[Any]) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def _check_scans(picture: Image.Image, data: bytes, name: str) -> None:
-    if picture.format not in ("JPEG", "MPO"):
+def _check_scans(image: Image.Image, data: bytes, name: str) -> None:
+    if image.format not in ("JPEG", "MPO"):
         return
-    allowed = min(_MAX_SCANS, _MAX_SCANNED_PIXELS // (picture.width * picture.height))
+    allowed = min(_MAX_SCANS, _MAX_SCANNED_PIXELS // (image.width * image.height))
     scans = sum(1 for _ in _SCAN.finditer(data))
     if scans > allowed:
         raise ImageError(f"{name} is a JPEG of {scans} scans; allowed: {allowed} at its size. Save it again")

@@ -1,4 +1,4 @@
-"""Where pictures come from: the bytes behind a path, URL, `data:` URL or binary file. Nothing is decoded here.
+"""The bytes behind a path, URL, `data:` URL or binary file. Nothing is decoded here.
 
 Loads neither numpy nor Pillow.
 """
@@ -24,10 +24,10 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def read_source(source: ByteSource) -> tuple[bytes, str]:
-    """The bytes behind a source, and what to call it in a message. Raises ImageError or its leaves."""
+    """The bytes behind a source, and its name in messages. Raises ImageError or its subclasses."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        _check_bytes(len(source), "the picture")
-        return bytes(source), "the picture"
+        _check_bytes(len(source), "the image")
+        return bytes(source), "the image"
     if isinstance(source, str) and source[:5].lower() == "data:":
         return _from_data_url(source), _shorten(source)
     if isinstance(source, str) and is_http(source):
@@ -49,7 +49,7 @@ def read_source(source: ByteSource) -> tuple[bytes, str]:
         _check_bytes(len(data), name)
         return bytes(data), name
     raise ImageError(
-        f"a picture is a path, URL, bytes, PIL image, uint8 array or binary file, not {type(source).__name__}"
+        f"an image is a path, URL, bytes, PIL image, uint8 array or binary file, not {type(source).__name__}"
     )
 
 
@@ -69,8 +69,8 @@ def _from_path(path: Path) -> bytes:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-            raise ImageError(f"{path} is {kind}; name one picture file, or - for standard input")
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise ImageError(f"{path} is {kind}; name one image file, or - for standard input")
         _check_bytes(status.st_size, str(path))
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(MAX_FILE_BYTES + 1)

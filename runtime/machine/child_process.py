@@ -1,4 +1,4 @@
-"""What the processes started here have in common."""
+"""What all child processes of ours have in common."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with(parent: int) -> None:
-    """Ask the kernel to end this process with the one that started it, however that ends. Linux only: elsewhere it
-    ends when it next listens to that one.
+    """Ask the kernel to end this process when its parent ends, however that happens.
+
+    Linux only: on other systems this process ends when it next reads from its parent.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

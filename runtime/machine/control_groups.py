@@ -15,9 +15,9 @@ T = TypeVar("T")
 def limits(
     controller: str, new: Sequence[str], old: Sequence[str], read: Callable[..., T | None], root: Path, own: Path
 ) -> Iterator[T]:
-    """What `read` makes of the texts of each group's files, from the innermost group out; None is no limit.
+    """Yield the limit that `read` makes of each group's files, from the innermost group out; None means no limit.
 
-    `new` names the files in version 2, `old` those of `controller` in version 1. Nothing where there are no groups.
+    `new` names the files in version 2, `old` those of `controller` in version 1. No groups, no limits.
     """
     try:
         lines = own.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,7 @@
-"""Which device this machine can really use. genai's own `is_cuda_available()` only says how its wheel was built."""
+"""Finds out which device this machine can really use.
+
+genai's own `is_cuda_available()` only says how its wheel was built.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one switch of the telemetry in the libraries underneath: off, unless it is asked for."""
+"""The one switch for the telemetry of the libraries underneath: off, unless it is asked for."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ TELEMETRY_OPT_IN = "PHI3V_TELEMETRY"
 
 
 def telemetry_wanted() -> bool:
-    """Whether somebody asked for it."""
+    """Whether the user asked for telemetry."""
     return os.environ.get(TELEMETRY_OPT_IN) == "1"
 
 
 def switch_off_genais_telemetry() -> None:
-    """To be called before onnxruntime-genai is imported, whose uploader starts then."""
+    """Call this before importing onnxruntime-genai, which starts its uploader on import."""
     if not telemetry_wanted():
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -14,10 +14,9 @@ _CPUS = Path("/sys/devices/system/cpu")
 
 
 def compute_threads(cpus: Path = _CPUS, cgroups: Path = ROOT, own: Path = OWN) -> int:
-    """One thread for each physical core this process may run on, no more than its control groups' CPU quota,
-    rounded.
+    """One thread for each physical core that this process may run on, at most its control groups' rounded CPU quota.
 
-    0, where the system does not say (other than Linux), lets ONNX Runtime count the cores.
+    0 on systems other than Linux: ONNX Runtime then counts the cores.
     """
     if not hasattr(os, "sched_getaffinity"):
         return 0

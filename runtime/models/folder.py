@@ -120,6 +120,19 @@ class ModelDir:
         """Bytes of KV cache for a sequence of `tokens`."""
         return tokens * self.kv_bytes_per_token
 
+    def past_switch(self, length: int) -> bool:
+        """Whether a sequence of `length` tokens takes LongRoPE's long factors."""
+        return self.original_context_length is not None and length > self.original_context_length
+
+    def stop_at_switch(self, length: int, max_length: int) -> int:
+        """The most tokens that one KV cache can serve, of `max_length`, when `length` are there already.
+
+        A sequence below the LongRoPE switch ends with the first token behind it: there, all positions change.
+        """
+        if self.original_context_length is None or self.past_switch(length):
+            return max_length
+        return min(max_length, self.original_context_length + 1)
+
 
 @contextmanager
 def _blamed(file: Path) -> Iterator[Path]:

@@ -1,8 +1,8 @@
-"""An engine in a process of its own: this one stays free while it computes.
+"""An engine in a process of its own, so that this process stays free while it computes.
 
 genai holds the interpreter while it computes, minutes at a time, so nothing else in its process runs: no Ctrl-C, no
-progress, no decoding of the next pictures. Here requests are prepared by threads of this process and sent ahead, no
-further than the other one takes them.
+progress, no decoding of the next images. Here, threads of this process prepare requests and send them ahead, up to a
+limit.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ from ..errors import InferenceError, Phi3VError
 from ..machine.child_process import die_with
 from ..machine.device import Device
 from ..models.folder import ModelDir
-from ..prepare import PreparedRequest, attempt
-from ..preprocess import HdPreprocessor
+from ..prepare import HdPreprocessor, PreparedRequest, attempt
 from ..types import GenerationRequest
 
 
 class EngineProcess(Closing):
     """A model loaded in a process of its own, which ends with this object or with this process, however that ends.
 
-    Make it in a thread that stays, such as the main one: on Linux the kernel ends the process with that thread.
+    Create it in a thread that lasts, such as the main one: on Linux the kernel ends the process with that thread.
     """
 
     def __init__(
@@ -44,14 +43,14 @@ class EngineProcess(Closing):
         batch_size: int | None = None,
         max_memory: int | None = None,
     ) -> None:
-        """Load the model there; options as of `Engine.generate_batch`. Raises Phi3VError leaves."""
+        """Load the model there; options as of `Engine.generate_batch`. Raises only subclasses of Phi3VError."""
         context = multiprocessing.get_context("spawn")
         their_requests, self._requests = context.Pipe(duplex=False)
         self._outcomes, their_outcomes = context.Pipe(duplex=False)
         arguments = (str(model.path), device, batch_size, max_memory, their_requests, their_outcomes, os.getpid())
         self._process = context.Process(target=_work, args=arguments, daemon=True)
         self._process.start()
-        their_requests.close()  # what is open in the other process only, is closed when that ends
+        their_requests.close()  # so that each pipe closes when the other process ends
         their_outcomes.close()
         try:
             self.device: Device = self._receive()
@@ -63,10 +62,10 @@ class EngineProcess(Closing):
     def answer(
         self, requests: Iterable[GenerationRequest], *, workers: int = 2, ahead: int = 8
     ) -> Iterator[tuple[int, Outcome]]:
-        """(number in the order given, outcome) of every request, as soon as each is there.
+        """Yield (number in the order given, outcome) of every request as soon as it is known.
 
         `workers` threads prepare requests, and at most `ahead` prepared ones wait for the other process. Raises
-        InferenceError when that process dies or has been closed, as leaving this iteration early does.
+        InferenceError if that process dies or has been closed; leaving this iteration early closes it.
         """
         if self._outcomes.closed:
             raise InferenceError("this engine is closed; start another EngineProcess")
@@ -79,7 +78,7 @@ class EngineProcess(Closing):
             complete = True
         finally:
             if not complete:
-                self.close()  # what is on its way belongs to this call, and the next one must not get it
+                self.close()  # outcomes still on their way belong to this call, and must not reach the next one
         feeder.join()
         if feeder.failure is not None:
             raise feeder.failure
@@ -123,22 +122,22 @@ class _Feeder(threading.Thread):
 
     def run(self) -> None:
         try:
-            for prepared in self._prepared():
-                if not self._sent(_without_pictures(prepared)):
+            for prepared in self._prepare_all():
+                if not self._send(_without_images(prepared)):
                     return
         except BaseException as exc:
             self.failure = exc
-        self._sent(None)
+        self._send(None)
 
-    def _sent(self, message: PreparedRequest | Phi3VError | None) -> bool:
-        """Whether the other process could take it; when it has ended, whoever receives its outcomes says so."""
+    def _send(self, message: PreparedRequest | Phi3VError | None) -> bool:
+        """Send to the other process; False if it has ended, which `_receive` then reports."""
         try:
             self._to.send(message)
         except OSError:
             return False
         return True
 
-    def _prepared(self) -> Iterator[PreparedRequest | Phi3VError]:
+    def _prepare_all(self) -> Iterator[PreparedRequest | Phi3VError]:
         waiting: deque[Future[PreparedRequest | Phi3VError]] = deque()
         with ThreadPoolExecutor(self._workers) as pool:
             for request in self._requests:
@@ -149,8 +148,8 @@ class _Feeder(threading.Thread):
                 yield waiting.popleft().result()
 
 
-def _without_pictures(prepared: PreparedRequest | Phi3VError) -> PreparedRequest | Phi3VError:
-    """The crops are what the other process needs; open files cannot travel, and pictures would travel for nothing."""
+def _without_images(prepared: PreparedRequest | Phi3VError) -> PreparedRequest | Phi3VError:
+    """Drop the images: the other process needs their crops only, and open files cannot be sent."""
     if isinstance(prepared, Phi3VError):
         return prepared
     return replace(prepared, request=replace(prepared.request, images=()))
@@ -165,7 +164,7 @@ def _work(
     outcomes: Connection[Any, Any],
     parent: int,
 ) -> None:
-    """The other process: load, then answer what comes until nothing can come any more."""
+    """Run in the other process: load, then answer requests until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that was started by a person
     die_with(parent)
     from ..engine import load

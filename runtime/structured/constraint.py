@@ -1,8 +1,8 @@
 """Turns an answer format into a mask over tokens. The only file that imports llguidance.
 
-The mask is ours to apply (sampling.py), so a format means the same alone, in a batch, in a session and on the PyTorch
-reference. It is exact in text: whatever the detokeniser of tokenizer.py prints of an answer is in the format, and every
-way to spell it in tokens is left to the model.
+We apply the mask ourselves (sampling.py), so a format means the same alone, in a batch, in a session and on the PyTorch
+reference. The mask is exact in text: the text that tokenizer.py decodes from an answer is always in the format, and
+the model may spell it in any tokens.
 """
 
 from __future__ import annotations
@@ -19,24 +19,23 @@ import numpy.typing as npt
 
 from ..answer_format import AnswerFormat, Choices, JsonSchema, Regex
 from ..errors import MissingDependencyError, OptionError
-from ..models.folder import ModelDir
 from ..tokenizer import Tokenizer
-from .json_schema import prepared
+from .json_schema import prepare_schema
 
 _LIMITS = {"max_lexer_states": 50_000, "verbose_errors": False}
-"""About 1 kB a state: 50 MB. Everything else of llguidance's default limits is milliseconds."""
+"""About 1 kB per state: 50 MB. llguidance's other default limits bound only milliseconds."""
 
 _NO_FORCING = '%llguidance {"no_forcing": true}\n'
-"""By default llguidance allows forced text in one spelling only, which is another answer than the model's own."""
+"""By default llguidance allows forced text in one spelling only, and the model might choose another."""
 
 _ADMITS_NOTHING = "the answer format admits nothing: no text satisfies it, or the model's vocabulary cannot spell it"
 
 
 class Constraints:
-    """Compiles answer formats for one model: 0.1 s for its vocabulary, then some milliseconds an answer.
+    """Compiles answer formats for one model: 0.1 s for its vocabulary, then some milliseconds per answer.
 
-    Nothing compiled is shared between answers: copies of llguidance's matchers share their lexer, so one answer's
-    states would count against the next one's limit. `eos_token_ids` end an answer; the masks have `vocab_size` entries.
+    Answers share nothing compiled: copies of llguidance's matchers share a lexer, so one answer's states would count
+    against the next one's limit. `eos_token_ids` end an answer; the masks have `vocab_size` entries.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: frozenset[int]) -> None:
@@ -56,7 +55,7 @@ class Constraints:
         else:
             bare, spaced = self._matcher("answer", answer_format), self._matcher('" " answer', answer_format)
         constraint = GrammarConstraint(bare, spaced, self._begins_with_space)
-        constraint.allowed()  # what admits no answer at all, or explodes at once, is refused before anything runs
+        constraint.allowed()  # refuses a format that admits no answer, or that explodes at once, before anything runs
         return constraint
 
     def _matcher(self, start: str, answer_format: AnswerFormat) -> Any:
@@ -69,7 +68,7 @@ class Constraints:
 
 
 class GrammarConstraint:
-    """What one answer may consist of, token by token. Raises OptionError where the format exceeds llguidance's limits.
+    """Which tokens one answer may have next. Raises OptionError if the format exceeds llguidance's limits.
 
     The detokeniser drops one leading space of an answer. So a first token that begins with a space goes on with
     `spaced`, any other with `bare`.
@@ -92,7 +91,7 @@ class GrammarConstraint:
         return mask
 
     def accept(self, token_id: int) -> None:
-        """Take note of the token that came."""
+        """Advance by the token that was chosen."""
         if self._matcher is None:
             self._matcher = self._spaced if self._begins_with_space[token_id] else self._bare
         if not self._matcher.consume_token(token_id):
@@ -114,15 +113,17 @@ class GrammarConstraint:
 _known: WeakKeyDictionary[Tokenizer, Constraints] = WeakKeyDictionary()
 
 
-def constraint_for(tokenizer: Tokenizer, model: ModelDir, answer_format: AnswerFormat) -> GrammarConstraint:
-    """A fresh constraint for one answer; a model's vocabulary is prepared for its first one. Raises OptionError."""
+def constraint_for(
+    tokenizer: Tokenizer, vocab_size: int, eos_token_ids: frozenset[int], answer_format: AnswerFormat
+) -> GrammarConstraint:
+    """A fresh constraint for one answer. The first one for a tokenizer prepares its vocabulary. Raises OptionError."""
     if tokenizer not in _known:
-        _known[tokenizer] = Constraints(tokenizer, model.vocab_size, model.eos_token_ids)
+        _known[tokenizer] = Constraints(tokenizer, vocab_size, eos_token_ids)
     return _known[tokenizer].start(answer_format)
 
 
 def check_answer_format(answer_format: AnswerFormat) -> None:
-    """Raise OptionError for a format that cannot be kept, before there is a model to keep it with."""
+    """Raise OptionError for a format that cannot be kept; needs no model."""
     llguidance = import_llguidance()
     grammar = _grammar("answer", answer_format, llguidance)
     limits = llguidance.LLParserLimits(**_LIMITS)
@@ -141,7 +142,7 @@ def import_llguidance() -> ModuleType:
 
 
 class _Vocabulary:
-    """A vocabulary as llguidance reads it. Control and end-of-turn tokens get a name that no text can spell."""
+    """A vocabulary as llguidance reads it. Control and end-of-turn tokens get names that no text can spell."""
 
     bos_token_id = None
 
@@ -159,7 +160,7 @@ def _grammar(start: str, answer_format: AnswerFormat, llguidance: ModuleType) ->
     """A grammar in llguidance's dialect of Lark, whose rule `start` leads to `answer`."""
     match answer_format:
         case JsonSchema(schema):
-            answer = f"answer: %json {prepared(schema)}"
+            answer = f"answer: %json {prepare_schema(schema)}"
         case Regex(pattern):
             answer = f"answer: ANSWER\nANSWER: /{llguidance.regex_to_lark(pattern, '')}/"
         case Choices(choices):
@@ -176,7 +177,7 @@ _NOISE = re.compile(r"^(at )?\d+\(\d+\): |failed to compile JSON schema: |invali
 
 
 def _said(problem: str, answer_format: AnswerFormat | None = None) -> str:
-    """llguidance's message as one line of ours, without its copy of the grammar."""
+    """llguidance's message in one line, without its copy of the grammar."""
     if found := _REGEX_ERROR.search(problem):
         at = len(found["carets"]) - len(found["carets"].lstrip()) - 3  # it indents the pattern by four
         if isinstance(answer_format, Regex):
@@ -195,6 +196,6 @@ def _said(problem: str, answer_format: AnswerFormat | None = None) -> str:
 
 
 def _place(at: int, pattern: str) -> int:
-    """A place in the pattern as it was given, from that in the pattern as it was escaped for Lark."""
+    """The position in the given pattern, from the position in the pattern escaped for Lark."""
     escaped = import_llguidance().regex_to_lark
     return bisect_left(range(len(pattern)), at, key=lambda length: len(escaped(pattern[:length], "")))

@@ -1,7 +1,7 @@
-"""The fields of an answer in a few words, `title, authors list[str], year int?`, and the bounds they have.
+"""The short syntax for an answer's fields, `title, authors list[str], year int?`, and the bounds of each type.
 
 The bounds make every answer end, whatever the model: a text has 300 characters, a list 20 items, an int 15 digits, a
-float 15 digits and six decimals at most. Who needs others writes a JSON schema or a pydantic model.
+float 15 digits and six decimals at most. For other bounds, use a JSON schema or a pydantic model.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def many(item: Schema) -> Schema:
 
 
 def or_null(schema: Schema) -> Schema:
-    """This or null."""
+    """The schema, or null."""
     return {"anyOf": [schema, NOTHING]}
 
 
@@ -85,5 +85,5 @@ def _type(text: str, where: str) -> Schema:
             raise OptionError(f"{where}: one of the values in {text!r} is empty; write them as in red|green|blue")
         return one_of(values)
     if text not in _TYPES:
-        raise OptionError(f"{where}: {text!r} is no type; allowed: {_ALLOWED}")
+        raise OptionError(f"{where}: {text!r} is not a type; allowed: {_ALLOWED}")
     return _TYPES[text]

@@ -1,4 +1,4 @@
-"""What is done to a caller's JSON schema before llguidance compiles it: objects are closed, white space is bounded."""
+"""Prepares a caller's JSON schema for llguidance: closes objects and bounds white space."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _COMPOSING = ("anyOf", "oneOf", "$ref")
 _ABOUT_KEYS = ("properties", "patternProperties", "required", "additionalProperties")
 
 
-def prepared(text: str) -> str:
-    """The schema as llguidance gets it. Raises OptionError for what would take it too long."""
+def prepare_schema(text: str) -> str:
+    """The schema as llguidance gets it. Raises OptionError for a schema that would take it too long."""
     schema = json.loads(text)
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
@@ -42,7 +42,7 @@ def prepared(text: str) -> str:
 
 
 def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:
-    """The schema itself and all inside it; what `const`, `enum` and annotations hold is no schema."""
+    """The schema itself and all subschemas; values inside `const`, `enum` and annotations are not schemas."""
     if not isinstance(schema, dict):
         return
     yield schema
@@ -59,18 +59,18 @@ def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 def _composed(schema: dict[str, Any]) -> bool:
-    """Whether an object's keys come from several places: closing one place would shut out the others."""
+    """Whether an object's keys come from several places; closing one of them would exclude the keys of the others."""
     return "allOf" in schema or (any(k in schema for k in _COMPOSING) and any(k in schema for k in _ABOUT_KEYS))
 
 
 def _lists_its_keys(schema: dict[str, Any]) -> bool:
-    """Whether its `properties` are all the keys that it speaks of."""
+    """Whether its `properties` are all the keys that it mentions."""
     properties, required = schema.get("properties"), schema.get("required", [])
     return isinstance(properties, dict) and isinstance(required, list) and set(map(str, required)) <= set(properties)
 
 
 def _check_multiples(schemas: list[dict[str, Any]]) -> None:
-    """llguidance intersects them, which makes an automaton as large as their least common multiple."""
+    """Refuse too large multiples: llguidance's automaton is as large as their least common multiple."""
     numbers = [s["multipleOf"] for s in schemas if type(s.get("multipleOf")) in (int, float)]
     given = [number for number in numbers if number > 0]
     if math.lcm(*(_digits(n) for n in given)) > MAX_MULTIPLE:

@@ -8,11 +8,10 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypedDict, TypeVar, Union
+from typing import Any, Generic, TypeVar, Union
 
 from ..answer_format import AnswerFormat, Choices, JsonSchema, Regex
 from ..errors import AnswerError, OptionError
-from ..types import NumCrops
 from . import field_syntax as fields
 
 T = TypeVar("T")
@@ -31,28 +30,16 @@ _SIMPLE: tuple[tuple[Any, fields.Schema], ...] = (
 )
 
 
-class ExtractOptions(TypedDict, total=False):
-    """What `Engine.extract` hands on to `Engine.generate`."""
-
-    max_new_tokens: int
-    num_crops: NumCrops | None
-    temperature: float
-    top_k: int
-    top_p: float
-    repetition_penalty: float
-    seed: int | None
-
-
 @dataclass(frozen=True, slots=True)
 class AnswerType(Generic[T]):
-    """A format and how its answers are read. `read` raises AnswerError for what the type itself refuses."""
+    """A format, and how to read its answers. `read` raises AnswerError for an answer that the type itself refuses."""
 
     format: AnswerFormat
     read: Callable[[str], T]
 
 
 def answer_type(kind: Any) -> AnswerType[Any]:
-    """What answers as `kind` look like: a type, a JSON schema as a mapping, or an answer format itself.
+    """The answer type for `kind`: a type, a JSON schema as a mapping, or an answer format itself.
 
     A pydantic model is asked for its own schema; other types have the bounds of field_syntax.py. Raises OptionError.
     """
@@ -62,7 +49,7 @@ def answer_type(kind: Any) -> AnswerType[Any]:
         return answer_type(JsonSchema(kind))
     if hasattr(kind, "model_json_schema") and hasattr(kind, "model_validate_json"):
         return AnswerType(JsonSchema(_pydantic_schema(kind)), _reader(kind.model_validate_json))
-    schema, build = _described(kind, ())
+    schema, build = _describe(kind, ())
     answer_format = JsonSchema(schema)
     return AnswerType(answer_format, _reader(lambda text: build(answer_format.read(text))))
 
@@ -87,21 +74,21 @@ def _pydantic_schema(model: Any) -> dict[str, Any]:
     return schema
 
 
-def _described(kind: Any, inside: tuple[Any, ...]) -> tuple[fields.Schema, Build]:
-    """A type's schema, and what makes a value of it from JSON. `inside`: the dataclasses around it."""
+def _describe(kind: Any, inside: tuple[Any, ...]) -> tuple[fields.Schema, Build]:
+    """A type's schema, and a function that builds its value from JSON. `inside`: the dataclasses around it."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     for simple, schema in _SIMPLE:
         if kind is simple:
             return schema, float if kind is float else _unchanged
     if origin is typing.Annotated:
-        return _described(arguments[0], inside)
+        return _describe(arguments[0], inside)
     if origin is typing.Literal:
         return fields.one_of(arguments), _unchanged
     if origin is list and len(arguments) == 1:
-        schema, build = _described(arguments[0], inside)
+        schema, build = _describe(arguments[0], inside)
         return fields.many(schema), lambda values: [build(value) for value in values]
     if origin in (Union, types.UnionType) and len(arguments) == 2 and type(None) in arguments:
-        schema, build = _described(next(a for a in arguments if a is not type(None)), inside)
+        schema, build = _describe(next(a for a in arguments if a is not type(None)), inside)
         return fields.or_null(schema), lambda value: None if value is None else build(value)
     if isinstance(kind, type) and issubclass(kind, enum.Enum) and len(kind):
         return fields.one_of(tuple(member.value for member in kind)), kind
@@ -117,7 +104,7 @@ def _dataclass(kind: type[Any], inside: tuple[Any, ...]) -> tuple[fields.Schema,
         hints = typing.get_type_hints(kind)
     except (NameError, TypeError) as exc:
         raise OptionError(f"the types of {kind.__name__}'s fields cannot be found: {exc}") from exc
-    members = {f.name: _described(hints[f.name], (*inside, kind)) for f in dataclasses.fields(kind) if f.init}
+    members = {f.name: _describe(hints[f.name], (*inside, kind)) for f in dataclasses.fields(kind) if f.init}
     schema = fields.record({name: schema for name, (schema, _) in members.items()})
     return schema, lambda values: kind(**{name: build(values[name]) for name, (_, build) in members.items()})
 

@@ -60,7 +60,7 @@ def test_what_is_wrong_with_a_format_is_said_before_a_model_is_loaded(tmp_path: 
     broken = tmp_path / "broken.json"
     broken.write_bytes(b'{"type": \xff')
     for options, said, status in (
-        (("--schema", "title, year integer"), "'integer' is no type; allowed: str, int", 1),
+        (("--schema", "title, year integer"), "'integer' is not a type; allowed: str, int", 1),
         (("--regex", "a(b"), "wrong at character 2: unclosed group", 1),
         (("--choices", "yes,,no"), "non-empty strings", 1),
         (("--choices", '["a"'), "no JSON list", 2),

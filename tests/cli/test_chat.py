@@ -78,15 +78,15 @@ def test_a_bad_later_question_is_found_before_anything_is_loaded(photo: str, bad
 
 PREFILLING = """
 from phi3v.cli.main import main
-from phi3v.genai.prefix_cache import KvReuse
-take, taken = KvReuse._take, []
+from phi3v.genai.prefix_cache import PrefixCache
+take, taken = PrefixCache._take, []
 def prefill(*arguments):
     taken.append(0)
     if len(taken) == 2:
         print("busy", flush=True)
         sum(range(10**11))  # like prefill at full size: one call that holds the interpreter
     return take(*arguments)
-KvReuse._take = prefill
+PrefixCache._take = prefill
 main()
 """
 

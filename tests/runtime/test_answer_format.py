@@ -24,7 +24,7 @@ def test_a_schema_is_the_same_as_a_mapping_and_as_text() -> None:
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
-        ("{", r"no JSON \(line 1, column 2"),
+        ("{", r"not JSON \(line 1, column 2"),
         ("3", "a JSON object"),
         ([], "a JSON object"),
         (None, "a JSON object"),

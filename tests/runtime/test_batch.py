@@ -298,8 +298,8 @@ def test_a_batch_that_fails_is_answered_row_by_row(backend: GenaiBackend) -> Non
 
 def test_a_backend_without_batches_answers_one_after_the_other(backend: GenaiBackend) -> None:
     class Plain:
-        model, device, num_crops = backend.model, backend.device, backend.num_crops
-        preprocess, start, text_stream, close = backend.preprocess, backend.start, backend.text_stream, backend.close
+        model, device, num_crops, tokenizer = backend.model, backend.device, backend.num_crops, backend.tokenizer
+        preprocess, start, close = backend.preprocess, backend.start, backend.close
 
     requests = [ASK("hi", (), 4), ASK("What is this?", [WIDE], 6, 1), ASK("bad", [b"garbage"])]
     *answers, bad = phi3v.Engine(Plain()).generate_batch(requests)

@@ -120,12 +120,12 @@ def test_a_stop_string_ends_the_answer(engine: phi3v.Engine) -> None:
 
 
 def test_a_request_beyond_the_context_is_refused_with_its_numbers(engine: phi3v.Engine) -> None:
-    with pytest.raises(ContextLengthError, match=r"313 of pictures.*8192.*lower max_new_tokens below \d+"):
+    with pytest.raises(ContextLengthError, match=r"313 of images.*8192.*lower max_new_tokens below \d+"):
         engine.generate("hi", [PICTURE], max_new_tokens=8000, num_crops=1)
 
 
 def test_the_text_counts_too(engine: phi3v.Engine) -> None:
-    with pytest.raises(ContextLengthError, match=r"\d+ of text, 313 of pictures.*lower max_new_tokens to \d+"):
+    with pytest.raises(ContextLengthError, match=r"\d+ of text, 313 of images.*lower max_new_tokens to \d+"):
         engine.generate("many words " * 100, [PICTURE], max_new_tokens=7870, num_crops=1)
 
 

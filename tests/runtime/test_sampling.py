@@ -30,7 +30,7 @@ def draw(count: int = 400, constraint: Only | None = None, **how: float) -> list
 
 def test_greedy_takes_the_likeliest() -> None:
     chooser = TokenChooser()
-    assert chooser.plain
+    assert chooser.is_argmax
     assert chooser.choose(LOGITS) == 1
 
 
@@ -70,7 +70,7 @@ def test_a_seed_repeats_its_draws_and_another_does_not() -> None:
 
 def test_the_repetition_penalty_counts_prompt_and_answer_and_no_picture_slot() -> None:
     chooser = TokenChooser(SamplingParams(repetition_penalty=100.0), [-1, -1, 1])
-    assert not chooser.plain
+    assert not chooser.is_argmax
     # Log-probabilities are negative: what was seen falls far below what was not.
     assert [chooser.choose(LOGITS) for _ in range(4)] == [2, 3, 0, 4]
 
@@ -78,7 +78,7 @@ def test_the_repetition_penalty_counts_prompt_and_answer_and_no_picture_slot() -
 def test_a_constraint_leaves_only_what_it_allows_and_learns_what_came() -> None:
     constraint = Only(0, 3)
     chooser = TokenChooser(constraint=constraint)
-    assert not chooser.plain
+    assert not chooser.is_argmax
     assert [chooser.choose(LOGITS) for _ in range(2)] == [3, 3]
     assert constraint.accepted == [3, 3]
     assert set(draw(constraint=Only(0, 4), temperature=1.0)) == {0, 4}

@@ -16,7 +16,8 @@ from phi3v.errors import ContextLengthError, ImageError, InferenceError, OptionE
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 from phi3v.genai.backend import GenaiBackend
-from phi3v.genai.prefix_cache import roomy
+from phi3v.genai.model import GenaiModel
+from phi3v.genai.prefix_cache import choose_capacity
 from phi3v.models.folder import ModelDir
 from phi3v.sampling import TokenChooser
 from phi3v.types import SamplingParams
@@ -62,13 +63,13 @@ def engine(backend: GenaiBackend) -> phi3v.Engine:
 def prefills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Lengths of the prompts that went through a new generator."""
     lengths: list[int] = []
-    make = GenaiBackend.new_generator
+    make = GenaiModel.new_generator
 
-    def counted(self: GenaiBackend, inputs: ModelInputs, max_length: int) -> Any:
+    def counted(self: GenaiModel, inputs: ModelInputs, max_length: int) -> Any:
         lengths.append(len(inputs.input_ids))
         return make(self, inputs, max_length)
 
-    monkeypatch.setattr(GenaiBackend, "new_generator", counted)
+    monkeypatch.setattr(GenaiModel, "new_generator", counted)
     return lengths
 
 
@@ -168,7 +169,7 @@ def test_the_buffer_has_room_to_grow_within_memory_and_context(folder: Path, mon
         (0, 1000, 1200, 1200),
     ):
         monkeypatch.setattr("phi3v.genai.prefix_cache.available_memory", lambda free=free: free)
-        assert roomy(model, length, wanted) == room
+        assert choose_capacity(model, length, wanted) == room
 
 
 def test_a_chat_reads_the_picture_once_and_knows_the_turns_before(
@@ -203,7 +204,7 @@ def test_logits_are_those_of_a_fresh_run(
             reused = reuse._take(inputs, room)
             logits = reused.get_logits()[0, -1].copy()
             reuse._give_back(reused)
-            return float(np.abs(logits - backend.new_generator(inputs, room).get_logits()[0, -1]).max())
+            return float(np.abs(logits - backend.loaded.new_generator(inputs, room).get_logits()[0, -1]).max())
 
         for question in ("What is this?", "What is that?", LONG):
             session.ask(question, max_new_tokens=4)
@@ -368,11 +369,8 @@ def test_two_sessions_and_single_answers_share_one_engine(engine: phi3v.Engine) 
 
 
 def test_where_rewinding_fails_every_answer_starts_afresh(folder: Path, prefills: list[int]) -> None:
-    class Refusing(GenaiBackend):
-        _rewindable = False  # genai then sees the folder's own type, and refuses
-
-    backend = Refusing(ModelDir.open(folder), "cpu")
-    backend.rewinds = True
+    backend = GenaiBackend(ModelDir.open(folder), "cpu", rewindable=False)  # genai sees the folder's own type
+    backend.loaded.rewinds = True  # so we ask it to rewind, and it refuses
     engine = phi3v.Engine(backend)
     fresh = [engine.generate(question, [ONE], num_crops=1, max_new_tokens=6).token_ids for question in QUESTIONS]
     prefills.clear()
@@ -423,7 +421,7 @@ def test_a_decoder_without_a_shared_buffer_is_not_rewound(folder: Path, tmp_path
     del config["search"]["past_present_share_buffer"]
     (copied / "genai_config.json").write_text(json.dumps(config))
     (copied / "phi3v.json").unlink()
-    assert not GenaiBackend(ModelDir.open(copied), "cpu").rewinds
+    assert not GenaiBackend(ModelDir.open(copied), "cpu").loaded.rewinds
 
 
 def test_a_closed_session_or_engine_says_so(folder: Path) -> None:

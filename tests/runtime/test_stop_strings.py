@@ -1,4 +1,4 @@
-from phi3v.stop_strings import StopStrings
+from phi3v.answer import StopStrings
 
 
 def passed(stops: list[str], *pieces: str) -> str:

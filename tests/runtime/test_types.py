@@ -17,12 +17,12 @@ PIXELS = np.zeros((4, 8, 3), dtype=np.uint8)
     "one", ["photo.jpg", b"bytes", bytearray(b"bytes"), Path("photo.jpg"), Image.new("RGB", (5, 5)), PIXELS]
 )
 def test_one_picture_in_place_of_a_list_is_refused(one: Any) -> None:
-    with pytest.raises(OptionError, match=r"\[picture\]"):
+    with pytest.raises(OptionError, match=r"\[image\]"):
         GenerationRequest("hi", one)
 
 
 def test_no_list_at_all_is_refused() -> None:
-    with pytest.raises(OptionError, match="a list of pictures"):
+    with pytest.raises(OptionError, match="a list of images"):
         GenerationRequest("hi", None)  # type: ignore[arg-type]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from phi3v.cli.doctor import _cuda
 from phi3v.errors import MissingDependencyError
-from phi3v.genai import backend as genai
+from phi3v.genai import model as genai
 from phi3v.machine import device
 
 

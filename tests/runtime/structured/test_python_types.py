@@ -203,14 +203,14 @@ def test_fields_in_a_few_words_are_a_schema() -> None:
     [
         ("", "names no field"),
         (" , ", "names no field"),
-        ("title, year integer", "field 2, 'year integer': 'integer' is no type; allowed: str, int"),
+        ("title, year integer", "field 2, 'year integer': 'integer' is not a type; allowed: str, int"),
         ("title, title int", "there is a title already"),
         ("2nd int", "field 1, '2nd int', is wrong"),
-        ("a list[", "no type"),
-        ("a list[]", "no type"),
+        ("a list[", "not a type"),
+        ("a list[]", "not a type"),
         ("a x|", "empty"),
-        ("a ?", "no type"),
-        ("a int int", "no type"),
+        ("a ?", "not a type"),
+        ("a int int", "not a type"),
     ],
 )
 def test_a_wrong_field_is_named(text: str, said: str) -> None:
