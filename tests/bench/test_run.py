@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from processes import PHI3V
 
 from phi3v.bench import batch_speed, session_speed
 from phi3v.bench.cases import Case, picture_bytes
@@ -156,7 +156,7 @@ def test_compare_exits_with_1_on_a_regression(record: Record, tmp_path: Path) ->
     for name, seconds in (("old", 1.0), ("new", 1.2)):
         samples = [one | {"round": number, "ttft_s": seconds} for number in range(1, 7)]
         Record(record.content | {"samples": samples}).write(tmp_path / f"{name}.json")
-    command = [sys.executable, "-c", "from phi3v.cli.main import main; main()", "bench", "compare"]
+    command = [*PHI3V, "bench", "compare"]
     files = [str(tmp_path / "old.json"), str(tmp_path / "new.json")]
     worse = subprocess.run([*command, *files], capture_output=True, text=True, env=os.environ)
     assert worse.returncode == 1

@@ -3,20 +3,18 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import PHI3V
 
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
-COMMAND = [sys.executable, "-P", "-c", "from phi3v.cli.main import main; main()"]
-
 
 def ask(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, "ask", "hi", *arguments],
+        [*PHI3V, "ask", "hi", *arguments],
         stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", env=os.environ | env, timeout=120,
     )  # fmt: skip
 

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from processes import started
+from processes import MAIN, PHI3V, started
 
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
-COMMAND = [sys.executable, "-P", "-c", "from phi3v.cli.main import main; main()"]
 FEW = ("--num-crops", "1", "--max-new-tokens", "6")
 
 
@@ -44,7 +43,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=120)
+    return subprocess.run([*PHI3V, *arguments], input=stdin, capture_output=True, text=True, timeout=120)
 
 
 def answers(*arguments: str, stdin: str = "") -> list[dict[str, object]]:
@@ -76,8 +75,7 @@ def test_a_bad_later_question_is_found_before_anything_is_loaded(photo: str, bad
     assert done.stderr.startswith("Error: the prompt ")
 
 
-PREFILLING = """
-from phi3v.cli.main import main
+PREFILLING = f"""
 from phi3v.genai.prefix_cache import PrefixCache
 take, taken = PrefixCache._take, []
 def prefill(*arguments):
@@ -87,7 +85,7 @@ def prefill(*arguments):
         sum(range(10**11))  # like prefill at full size: one call that holds the interpreter
     return take(*arguments)
 PrefixCache._take = prefill
-main()
+{MAIN}
 """
 
 
@@ -139,7 +137,7 @@ def test_nothing_that_is_typed_ends_the_chat(model: str, photo: str, tmp_path: P
 
 
 def test_bytes_that_are_no_text_are_no_crash(model: str) -> None:
-    arguments = [*COMMAND, "chat", *FEW, "--model", model]
+    arguments = [*PHI3V, "chat", *FEW, "--model", model]
     done = subprocess.run(arguments, input=b"\xff\xfe caf\xe9\nhi", capture_output=True, timeout=60)
     assert (done.returncode, done.stderr.count(b"[context ")) == (0, 2)
 
@@ -157,7 +155,7 @@ def terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     ours, theirs = pty.openpty()
     pipes = {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     try:
-        with started([*COMMAND, "chat", *arguments], **pipes) as process:
+        with started([*PHI3V, "chat", *arguments], **pipes) as process:
             os.close(theirs)
             yield process, ours
     finally:
@@ -195,7 +193,7 @@ def test_ctrl_c_ends_the_answer_and_not_the_program(model: str) -> None:
 
 
 def test_ctrl_c_ends_a_script(model: str) -> None:
-    arguments = [*COMMAND, "chat", "--model", model, "--max-new-tokens", "100000"]
+    arguments = [*PHI3V, "chat", "--model", model, "--max-new-tokens", "100000"]
     with started(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,17 +14,15 @@ from typing import Any
 import click
 import pytest
 from PIL import Image
-from processes import started
+from processes import PHI3V, started
 
 from phi3v.cli.doctor import Check, print_checks
 from phi3v.cli.options import block_size_option, build_device_option, precision_option
 from phi3v.export.precision import BLOCK_SIZES, DEVICES, PRECISIONS
 
-COMMAND = [sys.executable, "-P", "-c", "from phi3v.cli.main import main; main()"]
-
 
 def run(*arguments: str, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([*COMMAND, *arguments], input=stdin, capture_output=True, env=os.environ | env, timeout=120)
+    return subprocess.run([*PHI3V, *arguments], input=stdin, capture_output=True, env=os.environ | env, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +79,14 @@ def test_what_is_wrong_with_a_request_is_said_before_a_model_is_loaded(photo: st
 def test_standard_input_is_read_no_further_than_a_picture_may_be_large() -> None:
     code = "import sys; b = bytes(1 << 20)\nwhile sys.stdout.buffer.write(b): pass"
     with started([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as endless:
-        done = subprocess.run([*COMMAND, "info", "-"], stdin=endless.stdout, capture_output=True, timeout=60)
+        done = subprocess.run([*PHI3V, "info", "-"], stdin=endless.stdout, capture_output=True, timeout=60)
     assert done.returncode == 1
     assert b"100 MiB" in done.stderr
 
 
 def through_sh(line: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[bytes]:
     """Run the command in a shell line, where it is `phi3v "$@"`."""
-    script = line.replace("phi3v", " ".join(f"'{part}'" for part in COMMAND))
+    script = line.replace("phi3v", " ".join(f"'{part}'" for part in PHI3V))
     return subprocess.run(["sh", "-c", script, "sh", *arguments], capture_output=True, env=os.environ | env, timeout=60)
 
 
@@ -182,14 +181,14 @@ def test_export_refuses_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_leaves_early_is_no_crash(model: str) -> None:
-    line = f"'{sys.executable}' -c 'from phi3v.cli.main import main; main()' ask hi --model '{model}' | true"
+    line = f"{shlex.join(PHI3V)} ask hi --model '{model}' | true"
     done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=60)
     assert b"Traceback" not in done.stderr
 
 
 def test_ctrl_c_ends_the_answer_and_not_with_a_traceback(model: str) -> None:
     arguments = ["ask", "hi", "--model", model, "--max-new-tokens", "100000"]
-    with started([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with started([*PHI3V, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.read(20)

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import textwrap
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 from places import ROOT
+from processes import PHI3V
 
 import phi3v
 from phi3v.errors import BuiltinModelWarning
@@ -26,7 +26,6 @@ SCORED = read_scores(BUILTIN / SCORES)
 README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 SHOWN = [example for example in EXAMPLES if example.answer in README]
 WORKING = [example for example in EXAMPLES if example.job in working(SCORED)]
-COMMAND = [sys.executable, "-P", "-c", "from phi3v.cli.main import main; main()"]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,7 @@ def pictures(example: Example) -> list[str]:
 
 def run(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if name != "PHI3V_MODEL"} | {"HF_HOME": str(home)}
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, env=env, timeout=60)
+    return subprocess.run([*PHI3V, *arguments], capture_output=True, text=True, env=env, timeout=60)
 
 
 def test_without_a_model_the_built_in_one_is_loaded(engine: phi3v.Engine) -> None:

@@ -1,9 +1,16 @@
-"""Processes that do not outlive their tests."""
+"""The command line as a process, and processes that do not outlive their tests."""
 
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+PHI3V = [sys.executable, "-P", "-m", "phi3v"]
+"""The command line. -P: not the phi3v of the current directory."""
+
+MAIN = "from phi3v.cli.main import main; main()"
+"""The same as code for `python -c`, where a test changes something before."""
 
 
 @contextmanager

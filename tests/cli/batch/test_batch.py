@@ -18,14 +18,13 @@ import click
 import numpy as np
 import pytest
 from PIL import Image
-from processes import started
+from processes import MAIN, PHI3V, started
 
 import phi3v
 from phi3v.cli.batch.inputs import Item, read_items, read_questions
 from phi3v.cli.options import size
 
-COMMAND = [sys.executable, "-P", "-c", "from phi3v.cli.main import main; main()"]
-WITHOUT_PYARROW = "import sys; sys.modules['pyarrow'] = None; from phi3v.cli.main import main; main()"
+WITHOUT_PYARROW = f"import sys; sys.modules['pyarrow'] = None; {MAIN}"
 QUESTION = ("--question", "What is this?")
 SHORT = ("--max-new-tokens", "6", "--num-crops", "1")
 
@@ -33,7 +32,7 @@ SHORT = ("--max-new-tokens", "6", "--num-crops", "1")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     out = tmp_path_factory.mktemp("batch") / "demo"
-    done = subprocess.run([*COMMAND, "bench", "synth", str(out)], capture_output=True, text=True, check=True)
+    done = subprocess.run([*PHI3V, "bench", "synth", str(out)], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -53,7 +52,7 @@ def draw(folder: Path, count: int) -> Path:
 def phi3v_batch(model: str) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*COMMAND, "batch", *map(str, arguments), *SHORT, "--model", model],
+            [*PHI3V, "batch", *map(str, arguments), *SHORT, "--model", model],
             capture_output=True, text=True, timeout=120, **options,
         )  # fmt: skip
 
@@ -167,7 +166,7 @@ def test_a_file_of_something_else_is_refused_and_kept(phi3v_batch: Run, photos: 
 
 def start(*arguments: object, model: str, **options: Any) -> AbstractContextManager[subprocess.Popen[bytes]]:
     return started(
-        [*COMMAND, "batch", *SHORT, "--model", model, "--batch-size", "2", *map(str, arguments)],
+        [*PHI3V, "batch", *SHORT, "--model", model, "--batch-size", "2", *map(str, arguments)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options,
     )  # fmt: skip
 
@@ -257,7 +256,7 @@ def test_a_dead_engine_is_a_message_and_the_rerun_goes_on(
     phi3v_batch: Run, photos: Path, model: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
-    command = [*COMMAND, "batch", str(photos), *QUESTION, "--out", str(out), *SHORT, "--model", model]
+    command = [*PHI3V, "batch", str(photos), *QUESTION, "--out", str(out), *SHORT, "--model", model]
     with started([*command, "--batch-size", "1"], stderr=subprocess.PIPE, text=True) as process:
         wait_for_lines(out, 1, process)
         for pid in children(process.pid):

@@ -15,7 +15,7 @@ import pytest
 from hub_server import Fault, Hub, published
 from old_layout import write_old_layout
 from places import ROOT
-from processes import started
+from processes import MAIN, started
 
 from phi3v.errors import ModelFolderError
 from phi3v.export.build import export_model
@@ -24,7 +24,7 @@ from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 from phi3v.models.folder import ModelDir
 
 # Short pauses between tries; everything else is the real command.
-COMMAND = "import phi3v.export.hub.listing as hub; hub.FIRST_WAIT_S = 0.01\nfrom phi3v.cli.main import main; main()"
+COMMAND = "import phi3v.export.hub.listing as hub; hub.FIRST_WAIT_S = 0.01\n" + MAIN
 CPU = next(build for build in BUILDS if build.full_name == "phi-3-vision:cpu-int4")
 CUDA = next(build for build in BUILDS if build.full_name == "phi-3-vision:cuda-int4")
 FP16 = next(build for build in BUILDS if build.old_layout)
