@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .image_args import image_arguments
 from .notices import model_notices
-from .picture_args import picture_arguments
 
 if TYPE_CHECKING:
     from phi3v.types import NumCrops
@@ -54,7 +54,7 @@ def _describe_picture(target: str, model: str | None) -> None:
     from phi3v.models.folder import ModelDir
     from phi3v.models.local import resolve_model
 
-    size = load_image(picture_arguments((target,))[0]).size
+    size = load_image(image_arguments((target,))[0]).size
     kv = {"KV": ModelDir.open(resolve_model(model)).kv_bytes_per_token} if model else _PUBLISHED_KV
     table = Table("num_crops", "grid", "crops", "tokens", *(f"{name} MiB" for name in kv), box=None)
     choices: tuple[NumCrops, ...] = (1, 4, 9, 16, "auto")

@@ -1,15 +1,28 @@
-"""What a person should know of the model that answers; for stderr."""
+"""What a command tells the person at the terminal, on stderr."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import click
+
 if TYPE_CHECKING:
     from phi3v.models.folder import ModelDir
 
 
+def say(line: str) -> None:
+    """Print one line for the person at the terminal."""
+    click.echo(f"phi3v: {line}", err=True)
+
+
+def announce_model(model: ModelDir, *, named: bool) -> None:
+    """Say which model answers, unless the person `named` it, and what its answers are worth."""
+    for line in model_notices(model, named=named):
+        click.echo(line, err=True)
+
+
 def model_notices(model: ModelDir, *, named: bool) -> list[str]:
-    """Which model answers, unless it was `named`, and how far its answers go."""
+    """Return the lines that `announce_model` prints."""
     from phi3v.models.folder import BUILTIN
 
     builtin = model.path == BUILTIN

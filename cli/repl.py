@@ -1,4 +1,4 @@
-"""The loop behind `phi3v chat`: lines in, answers out; nothing that is typed ends it but /quit and Ctrl-D."""
+"""The loop behind `phi3v chat`: lines in, answers out. A mistake is refused, and the loop goes on."""
 
 from __future__ import annotations
 
@@ -6,66 +6,77 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .ask import write
+from .image_check import check_images
 from .interrupts import Interrupt
+from .output import write
 from .transcript import save
 
 if TYPE_CHECKING:
-    from phi3v import GenerationResult, Session, TokenStream
+    from phi3v import GenerationRequest, GenerationResult, Session, TokenStream
 
 _PROMPT = "> "
 _HELP = """\
-/image PATH   show another picture (path or URL) with the next question; the model then reads all of them again
-/reset        forget the conversation; the pictures on the command line stay
-/save FILE    write the conversation to FILE, Markdown or JSON by its suffix (.md, .json)
-/help         this
-/quit         leave; so does Ctrl-D
-Ctrl-C ends an answer; while the model still reads pictures and prompt, a second one ends the program.
-A question that begins with a slash: put a blank in front."""
+/image PATH   show another image (path or URL) with the next question; the model then reads all of them again
+/reset        forget the conversation; the images on the command line stay
+/save FILE    write the conversation to FILE, as Markdown or JSON by its suffix (.md, .json)
+/help         print this help
+/quit         end the chat; so does Ctrl-D
+Ctrl-C ends an answer; while the model still reads images and prompt, a second one ends the program.
+To ask a question that begins with a slash, put a blank in front of it."""
 
 
 class Repl:
-    """One conversation on standard input and output."""
+    """One conversation on standard input and output.
 
-    def __init__(self, session: Session, model: str, answering: dict[str, Any]) -> None:
-        self.on_answer: Callable[[str, GenerationResult], str] | None = None
-        """What to print of a finished answer in place of its text as it comes."""
+    Every question takes its options from `opening`. `format_answer` gets a question and its finished answer, and what
+    it returns is printed in place of the text as it comes.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        model: str,
+        opening: GenerationRequest,
+        format_answer: Callable[[str, GenerationResult], str] | None = None,
+    ) -> None:
+        self._format_answer = format_answer
         self._session = session
         self._model = model
-        self._answering = answering
+        self._opening = opening
         self._interactive = sys.stdin.isatty()
-        self._pictures: list[str] = []
+        self._images: list[str] = []
         self._saved: set[Path] = set()
         self._failed = False
         self._commands: dict[str, Callable[[str], None]] = {
-            "/image": self._image,
+            "/image": self._add_image,
             "/reset": self._reset,
             "/save": self._save,
             "/help": lambda _: _say(_HELP),
         }
 
     def run(self) -> bool:
-        """Take turns until the lines end; whether one failed that came from a script."""
+        """Take turns until the lines end. Return whether a turn failed that came from a script."""
         if self._interactive:
             _say("Type a question; /help lists what else there is.")
-        for line in _lines(self._interactive):
+        for line in _read_lines(self._interactive):
             if line.strip() == "/quit":
                 break
-            self._turn(line)
+            self._take_turn(line)
         return self._failed and not self._interactive
 
-    def _turn(self, line: str) -> None:
+    def _take_turn(self, line: str) -> None:
         from phi3v import Phi3VError
         from phi3v.errors import ContextLengthError
 
         try:
             if line.startswith("/"):
-                self._command(line)
+                self._run_command(line)
             elif line.strip():
                 self._answer(line.strip())
         except Phi3VError as exc:
@@ -76,11 +87,11 @@ class Repl:
                 raise
             _say("interrupted")
 
-    def _command(self, line: str) -> None:
+    def _run_command(self, line: str) -> None:
         name, _, rest = line.strip().partition(" ")
         command = self._commands.get(name)
         if command is None:
-            self._refuse(f"{name} is no command; /help lists them")
+            self._refuse(f"{name} is not a command; /help lists them")
         else:
             command(rest.strip())
 
@@ -88,20 +99,21 @@ class Repl:
         from phi3v.errors import ImageError
 
         turns = len(self._session.history)
+        request = replace(self._opening, prompt=prompt, images=self._images)
         try:
             with (
                 Interrupt(ends_program=not self._interactive) as interrupt,
-                self._session.chat_stream(prompt, self._pictures, **self._answering) as stream,
+                self._session.stream_request(request, chat=True) as stream,
             ):
                 self._print(stream, interrupt)
         except ImageError:
-            self._pictures.clear()  # else no later question would be answered
+            self._images.clear()  # else no later question would be answered
             raise
         result = stream.result
-        if self.on_answer is not None:
-            write(self.on_answer(prompt, result) + "\n")
+        if self._format_answer is not None:
+            write(self._format_answer(prompt, result) + "\n")
         if len(self._session.history) > turns:
-            self._pictures.clear()
+            self._images.clear()
         used, length = self._session.context_used, self._session.context_length
         ended = "interrupted; " if result.finish_reason == "cancelled" else ""
         rate = f", {result.timings.tokens_per_s:.1f} tokens/s" if result.timings.decode_tokens else ""
@@ -113,37 +125,35 @@ class Repl:
             stream.cancel()
         for token in stream:
             interrupt.answering()
-            printed += self._show(token.text)
+            self._show(token.text)
+            printed += token.text
             if interrupt.heard:
                 stream.cancel()
         self._show(stream.result.text[len(printed) :] + "\n")
 
-    def _show(self, text: str) -> str:
-        if self.on_answer is None:
+    def _show(self, text: str) -> None:
+        if self._format_answer is None:
             write(text)
-        return text
 
-    def _image(self, path: str) -> None:
-        from phi3v.images.load import check_image
-
+    def _add_image(self, path: str) -> None:
         if not path:
             self._refuse("/image takes a path or URL: /image photo.jpg")
             return
         if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"":
-            path = path[1:-1]  # as terminals write a file that is dropped on them
+            path = path[1:-1]  # terminals quote a file that is dropped on them
         try:
             if path.startswith("~"):
                 path = str(Path(path).expanduser())
-            check_image(path)
-        except (OSError, ValueError, RuntimeError) as exc:  # a home, a name or a folder that cannot be
+            check_images([path])
+        except (OSError, ValueError, RuntimeError) as exc:  # RuntimeError: ~name of nobody
             self._refuse(str(exc))
             return
-        self._pictures.append(path)
+        self._images.append(path)
         _say(f"{path} goes with the next question")
 
     def _reset(self, _: str) -> None:
         self._session.reset()
-        self._pictures.clear()
+        self._images.clear()
         _say("a new conversation")
 
     def _save(self, name: str) -> None:
@@ -169,8 +179,8 @@ def _say(message: str) -> None:
     click.echo(message, err=True)
 
 
-def _lines(interactive: bool) -> Iterator[str]:
-    """Lines of standard input as they are typed; Ctrl-C drops what stands in the line."""
+def _read_lines(interactive: bool) -> Iterator[str]:
+    """Yield the lines of standard input as they are typed. Ctrl-C in a terminal drops the line that is being typed."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     while True:
@@ -189,10 +199,10 @@ def _lines(interactive: bool) -> Iterator[str]:
 
 
 def _read_line(interactive: bool) -> str:
-    """One line, edited by readline where both ends are a terminal. Raises EOFError after the last."""
+    """Read one line, edited by readline if both ends are a terminal. Raises EOFError after the last."""
     if interactive and sys.stdout.isatty():
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  input() uses it: editing, and the arrow keys bring back earlier lines
+            import readline  # noqa: F401  input() then edits lines and recalls earlier ones by the arrow keys
         return input(_PROMPT)
     if interactive:
         click.echo(_PROMPT, nl=False, err=True)

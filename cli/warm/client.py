@@ -1,6 +1,6 @@
-"""The client's side: find an engine that fits, hand it a request, and read its answer as a stream of tokens.
+"""The client's side: find an engine that fits, send it a request, and read its answer as a stream of tokens.
 
-Loads neither numpy nor an engine: from process start to the first token, importing is most of what it costs.
+Loads neither numpy nor an engine, because most of the time from process start to the first token goes into imports.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from phi3v.models.folder import ModelDir
 
 _PATIENCE_S = 5.0
-"""The server computes nothing, so it answers a greeting at once, whatever its engine is doing."""
+"""How long to wait for a greeting's answer. The server computes nothing, so a live one answers at once."""
 
 Say = Callable[[str], None]
-"""Takes a line for the person at the terminal."""
+"""Prints a line for the person at the terminal."""
 
 
 class EngineLostError(Exception):
-    """The engine went away before its answer was complete. Never leaves this package."""
+    """The engine went away before its answer was complete. The command line handles it; no caller of phi3v sees it."""
 
 
 class WarmEngine:
-    """A connection to an engine that fits; it takes one request."""
+    """A connection to an engine that fits. It takes one request."""
 
     def __init__(self, connection: socket.socket, welcome: Message, typed: Path | None, say: Say) -> None:
         self.model: ModelDir = read_model(welcome["model"], typed or Path(welcome["path"]))
@@ -43,13 +43,14 @@ class WarmEngine:
         self._connection = connection
         self._say = say
 
-    def ask(self, request: Message, pictures: list[bytes], keep_alive_s: float | None) -> WarmStream:
-        """Send a request (wire.request_message) and the engine's new idle time, None leaving it as it is.
+    def ask(self, request: Message, images: list[bytes], keep_alive_s: float | None) -> WarmStream:
+        """Send a request (wire.request_message) and the engine's new idle time; None leaves that as it is.
 
-        Waits until the engine begins with it. Raises ImageError for a file that is no picture, and EngineLostError.
+        Waits until the engine begins with the request. Raises ImageError for a file that is not an image, and
+        EngineLostError.
         """
         try:
-            send(self._connection, {"request": request, "keep_alive_s": keep_alive_s}, *pictures)
+            send(self._connection, {"request": request, "keep_alive_s": keep_alive_s}, *images)
         except (FrameError, OSError) as exc:
             raise EngineLostError(str(exc)) from exc
         stream = WarmStream(self._connection, self._say)
@@ -57,12 +58,12 @@ class WarmEngine:
         return stream
 
     def close(self) -> None:
-        """End the connection, and with it an answer that is still being made."""
+        """End the connection. The engine then cancels an unfinished answer."""
         self._connection.close()
 
 
 class PendingAnswer:
-    """An answer that is there once its tokens have been iterated."""
+    """An answer whose result is there once its tokens have been iterated."""
 
     _result: GenerationResult | None = None
 
@@ -75,14 +76,14 @@ class PendingAnswer:
 
 
 class WarmStream(PendingAnswer):
-    """The tokens of one answer, as they come over a connection. Raises EngineLostError when they end too early."""
+    """The tokens of one answer as they come over a connection. Raises EngineLostError if they end too early."""
 
     def __init__(self, connection: socket.socket, say: Say) -> None:
         self._connection = connection
         self._say = say
 
     def begin(self) -> None:
-        """Wait for the engine's turn; see WarmEngine.ask."""
+        """Wait until the engine begins with the request; see WarmEngine.ask."""
         while (message := self._receive())["event"] != "begun":
             self._read(message)
 
@@ -99,6 +100,7 @@ class WarmStream(PendingAnswer):
             raise EngineLostError(str(exc)) from exc
 
     def _read(self, message: Message) -> Token | None:
+        """Return the token in a message, or do what another message says."""
         event = message["event"]
         if event == "token":
             return Token(message["id"], message["text"])
@@ -115,9 +117,9 @@ class WarmStream(PendingAnswer):
 
 
 def find(model: str | os.PathLike[str] | None, device: str, say: Say) -> WarmEngine | None:
-    """A warm engine that answers as this process would after loading `model`; None when there is none.
+    """Find a warm engine that answers as this process would after loading `model`; None if there is none.
 
-    Why one that is there cannot be used is said, unless it simply holds another model.
+    Says why an engine that is there cannot be used, unless it simply holds another model.
     """
     try:
         places = sockets() if supported() else []
@@ -146,9 +148,9 @@ def _greet(place: Path, model: str | os.PathLike[str] | None, device: str, say: 
 
 
 def connect(place: Path) -> socket.socket | None:
-    """A connection to this user's engine at a socket; None when nothing listens there, and then its file goes.
+    """Connect to this user's engine at a socket; None if nothing listens there.
 
-    Raises WarmEngineError when somebody else offers it.
+    Removes the socket if it is left over from a dead process. Raises WarmEngineError if it is another user's.
     """
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(_PATIENCE_S)
@@ -166,7 +168,7 @@ def connect(place: Path) -> socket.socket | None:
 
 
 def exchange(connection: socket.socket, message: Message) -> Message:
-    """Say one thing and hear the answer. Raises EngineLostError."""
+    """Send one message and return the answer. Raises EngineLostError."""
     try:
         send(connection, message)
         return receive(connection)[0]

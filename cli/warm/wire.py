@@ -1,4 +1,7 @@
-"""Our values as JSON and back. What it cannot say raises TypeError, and is then answered without a warm engine."""
+"""Requests, results, errors and models as JSON messages, and back.
+
+A request that JSON cannot carry raises TypeError; it is then answered without a warm engine.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ if TYPE_CHECKING:
 _PLAIN = (str, int, float, bool, type(None))
 
 
-class HeldPicture:
-    """A picture's file in memory, under the name it has in messages. It reads whole, again and again.
+class HeldImage:
+    """An image file in memory, under the name it has in messages. It can be read any number of times.
 
-    `from_disk`: it is judged by its first bytes before anything else, as `phi3v ask` does with files.
+    `from_disk`: the client read it from a path or data: URL, so it is checked before the answer begins (image_check).
     """
 
     def __init__(self, name: str, data: bytes, from_disk: bool) -> None:
@@ -31,34 +34,34 @@ class HeldPicture:
         self._data = data
 
     def read(self, _size: int = -1) -> bytes:
-        """All of it."""
+        """Return all of it."""
         return self._data
 
 
 def request_message(request: GenerationRequest) -> tuple[Message, list[bytes]]:
-    """A request, and the bytes of its pictures' files. Raises ImageError for a picture that cannot be read."""
-    pictures = [read_source(image) for image in request.images]  # type: ignore[arg-type]
+    """Return a request as a message, and the bytes of its image files. Raises ImageError if one cannot be read."""
+    sources = [read_source(image) for image in request.images]  # type: ignore[arg-type]
     message = _plain_fields(request, without=("images", "sampling", "answer_format"))
     images = [
         {"name": name, "bytes": len(data), "from_disk": isinstance(image, str) and not is_http(image)}
-        for (data, name), image in zip(pictures, request.images, strict=True)
+        for (data, name), image in zip(sources, request.images, strict=True)
     ]
-    how = {"sampling": _plain_fields(request.sampling), "answer_format": _format_message(request.answer_format)}
-    return {**message, **how, "images": images}, [data for data, _ in pictures]
+    nested = {"sampling": _plain_fields(request.sampling), "answer_format": _format_message(request.answer_format)}
+    return {**message, **nested, "images": images}, [data for data, _ in sources]
 
 
 def read_request(message: Message, data: bytes) -> GenerationRequest:
-    """The request a client sent. Raises OptionError, also for what is none."""
+    """Return the request that a client sent. Raises OptionError, also if it is not a request."""
     try:
         values = dict(message)
-        images = _held_pictures(values.pop("images"), data)
+        images = _hold_images(values.pop("images"), data)
         sampling = SamplingParams(**values.pop("sampling"))
         answer_format = _read_format(values.pop("answer_format"))
         return GenerationRequest(images=images, sampling=sampling, answer_format=answer_format, **values)
     except Phi3VError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise errors.OptionError(f"what came is no request ({exc!r})") from exc
+        raise errors.OptionError(f"what came is not a request ({exc!r})") from exc
 
 
 def _format_message(answer_format: AnswerFormat | None) -> Message | None:
@@ -73,54 +76,55 @@ def _read_format(message: Message | None) -> AnswerFormat | None:
     return kinds[values.pop("kind")](**values)
 
 
-def _held_pictures(described: list[Message], data: bytes) -> list[Any]:
+def _hold_images(described: list[Message], data: bytes) -> list[Any]:
+    """Cut `data` into the image files that it consists of."""
     sizes = [int(image["bytes"]) for image in described]
     if min(sizes, default=0) < 0 or sum(sizes) != len(data):
-        raise ValueError(f"pictures of {sizes} bytes, and {len(data)} came")
+        raise ValueError(f"images of {sizes} bytes, and {len(data)} came")
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
     return [
-        HeldPicture(str(image["name"]), data[start : start + size], image["from_disk"] is True)
+        HeldImage(str(image["name"]), data[start : start + size], image["from_disk"] is True)
         for image, start, size in zip(described, starts, sizes, strict=True)
     ]
 
 
 def result_message(result: GenerationResult) -> Message:
-    """A finished answer."""
+    """Return a finished answer as a message."""
     return asdict(result)
 
 
 def read_result(message: Message) -> GenerationResult:
-    """The finished answer a server sent."""
+    """Return the finished answer that a server sent."""
     usage, timings = Usage(**message["usage"]), Timings(**message["timings"])
     return GenerationResult(message["text"], tuple(message["token_ids"]), message["finish_reason"], usage, timings)
 
 
 def error_message(error: Phi3VError) -> Message:
-    """An error of ours."""
+    """Return an error of ours as a message."""
     return {"event": "error", "kind": type(error).__name__, "message": str(error)}
 
 
 def read_error(message: Message) -> Phi3VError:
-    """The error a server sent, as the leaf it was."""
+    """Return the error that a server sent, of the class it had there."""
     kind = getattr(errors, str(message["kind"]), None)
     leaf = kind if isinstance(kind, type) and issubclass(kind, Phi3VError) else Phi3VError
     return leaf(str(message["message"]))
 
 
 def model_message(model: ModelDir) -> Message:
-    """What a client must know of the model."""
+    """Return what a client must know of the model."""
     values = {field.name: getattr(model, field.name) for field in fields(model)}
     return {**values, "path": str(model.path), "eos_token_ids": sorted(model.eos_token_ids)}
 
 
 def read_model(message: Message, path: Path) -> ModelDir:
-    """The model a server told about; `path` is what its folder is called here."""
+    """Return the model that a server described. `path` is what its folder is called here."""
     eos = frozenset(message["eos_token_ids"])
     return ModelDir(**{**message, "path": path, "eos_token_ids": eos})
 
 
 def _plain_fields(value: Any, without: Sequence[str] = ()) -> Message:
-    """The fields of a dataclass, all of them plain."""
+    """Return the fields of a dataclass, if JSON can carry them. Raises TypeError."""
     found = {field.name: getattr(value, field.name) for field in fields(value) if field.name not in without}
     for name, given in found.items():
         plain = isinstance(given, _PLAIN) or (

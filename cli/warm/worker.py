@@ -1,4 +1,4 @@
-"""The process that holds the model: it answers one request after the other, and hears a cancellation between tokens."""
+"""The process that holds the model: it answers one request after the other, and can be cancelled between tokens."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING
 from phi3v import Phi3VError
 from phi3v.machine.child_process import die_with
 
+from ..image_check import check_images
 from .frames import FrameError, Message, receive, send
-from .wire import HeldPicture, error_message, model_message, read_request, result_message
+from .wire import error_message, model_message, read_request, result_message
 
 if TYPE_CHECKING:
     from phi3v import Engine, GenerationRequest
 
 
 def main() -> None:
-    """Arguments: the descriptor of the socket to the server, its process id, the model's folder, the device."""
+    """Run the worker. Arguments: descriptor of the socket to the server, its process id, model folder, device."""
     descriptor, server, model, device = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the server, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the server too, which ends this process
     die_with(int(server))
     gone = contextlib.suppress(FrameError, BrokenPipeError, ConnectionResetError)
     with socket.socket(fileno=int(descriptor)) as channel, gone:
@@ -47,30 +48,20 @@ def _serve(channel: socket.socket, model: str, device: str) -> None:
 
 
 def _answer(engine: Engine, channel: socket.socket, message: Message, data: bytes) -> None:
-    """One request: its tokens, then one frame that ends it. A cancellation that comes too late is passed over."""
+    """Answer one request: its tokens, then one frame that ends it. A cancellation that comes too late is ignored."""
     if message["op"] == "cancel":
         return
     try:
-        request = _request(message["request"], data)
+        request = read_request(message["request"], data)
+        check_images(request.images)
         send(channel, {"event": "begun"})
         send(channel, _generate(engine, channel, request))
     except Phi3VError as exc:
         send(channel, error_message(exc))
 
 
-def _request(message: Message, data: bytes) -> GenerationRequest:
-    """The request, judged as `phi3v ask` judges it before it loads a model."""
-    from phi3v.images.load import check_image
-
-    request = read_request(message, data)
-    for image in request.images:
-        if isinstance(image, HeldPicture) and image.from_disk:
-            check_image(image)
-    return request
-
-
-# A second question about the same pictures could go on from their prefilled prefix: keep `engine.session` of the last
-# request here, by the digest of its pictures and num_crops, and take its stream instead of a fresh one.
+# A second question about the same images could reuse their prefilled prefix: keep `engine.session` of the last request
+# here, under the digest of its images and num_crops, and take its stream instead of a fresh one.
 def _generate(engine: Engine, channel: socket.socket, request: GenerationRequest) -> Message:
     with engine.stream_request(request) as stream:
         for token in stream:
@@ -79,3 +70,7 @@ def _generate(engine: Engine, channel: socket.socket, request: GenerationRequest
                 receive(channel)
                 stream.cancel()
         return {"event": "result", "result": result_message(stream.result)}
+
+
+if __name__ == "__main__":
+    main()

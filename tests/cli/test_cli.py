@@ -47,7 +47,7 @@ def test_the_answer_is_on_stdout_and_all_else_on_stderr(model: str, photo: str) 
     assert done.stdout.endswith(b"\n")
     notice, *footer = done.stderr.decode().splitlines()
     assert "random weights" in notice
-    assert [line.split()[0] for line in footer] == ["model", "prompt", "pictures", "TTFT", "decode", "total"]
+    assert [line.split()[0] for line in footer] == ["model", "prompt", "images", "TTFT", "decode", "total"]
 
 
 def test_json_holds_the_same_answer_and_reads_stdin(model: str, photo: str) -> None:

@@ -188,7 +188,7 @@ def test_json_differs_in_times_alone_and_says_that_it_was_warm(shared: Home) -> 
 def test_stats_say_that_it_was_warm_and_loaded_nothing(shared: Home) -> None:
     lines = shared.run("ask", "hi", *SHORT, "--stats").stderr.decode().splitlines()
     assert lines[-6].endswith("cpu, warm), loaded in 0.00 s")
-    assert [line.split()[0] for line in lines[-6:]] == ["model", "prompt", "pictures", "TTFT", "decode", "total"]
+    assert [line.split()[0] for line in lines[-6:]] == ["model", "prompt", "images", "TTFT", "decode", "total"]
 
 
 def test_pictures_come_from_standard_input_and_urls_as_ever(shared: Home, site: str) -> None:
