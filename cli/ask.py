@@ -10,9 +10,8 @@ import click
 from .answer_options import answer_format_options
 from .image_args import image_arguments
 from .notices import announce_model
-from .options import device_option, generation_options, model_option, num_crops_option
+from .options import device_option, duration, generation_options, model_option, num_crops_option
 from .output import AnswerPrinter
-from .warm.duration import duration
 
 if TYPE_CHECKING:
     from phi3v import GenerationRequest

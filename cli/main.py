@@ -23,15 +23,17 @@ from .export import export
 from .info import info
 from .models import migrate, models, rm, verify
 from .pull import pull
-from .warm.command import warm
+from .warm_command import warm
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells expect."""
 
 
 class _ErrorEdge(click.Group):
-    """Turns Phi3VError and what the system refuses into a message on stderr and status 1, Ctrl-C into status 130, a
-    closed pipe into silence.
+    """Turns errors into messages and exit statuses.
+
+    Phi3VError and OSError become a message on stderr and status 1, Ctrl-C becomes status 130, and a closed pipe ends
+    the command silently.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -52,7 +54,7 @@ class _ErrorEdge(click.Group):
 
 
 def _prepare_stdout() -> None:
-    """Let every answer be printed: a terminal that lacks a character gets its escape, a closed stdout nothing."""
+    """Let every answer be printed: characters that the terminal lacks become escapes; a closed stdout takes nothing."""
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     elif isinstance(sys.stdout, io.TextIOWrapper):
@@ -60,7 +62,7 @@ def _prepare_stdout() -> None:
 
 
 def _drop_stdout() -> None:
-    """Keep Python from failing once more while it flushes at exit, when stdout takes nothing any more."""
+    """Keep Python from failing a second time at exit, where it flushes a stdout that takes nothing any more."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -70,11 +72,11 @@ def _drop_stdout() -> None:
 @click.group(cls=_ErrorEdge, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="phi3v")
 def main() -> None:
-    """Ask Phi-3-vision about pictures, locally, without PyTorch.
+    """Ask Phi-3-vision about images, locally, without PyTorch.
 
     Answers go to stdout, everything else to stderr.
     """
-    warnings.simplefilter("ignore", BuiltinModelWarning)  # notices.py says it in the command line's words
+    warnings.simplefilter("ignore", BuiltinModelWarning)  # notices.py says it in other words
 
 
 for _command in (ask, chat, batch, warm, pull, models, verify, rm, info, doctor, export, migrate, bench):

@@ -1,7 +1,8 @@
-"""Options that several commands share, with one wording."""
+"""Options that several commands share, in one wording, and the types of their values."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,9 +20,9 @@ model_option = click.option(
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
 )
-# The same lists as in phi3v.export.precision, which takes numpy to import; --help must not.
+# The choices are those of phi3v.export.precision, which cannot be imported here: it loads numpy, and --help must not.
 build_device_option = click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Built for."
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Device to build for."
 )
 precision_option = click.option(
     "--precision", type=click.Choice(["int4", "fp16", "fp32"]), default="int4", show_default=True
@@ -45,8 +46,8 @@ num_crops_option = click.option(
     "--num-crops",
     type=_num_crops,
     metavar="1-16|auto",
-    help="Most 336-pixel crops a picture is cut into: more detail, more tokens. auto: the fewest that keep each "
-    "picture's own resolution. Default: the model folder's.",
+    help="Most 336-pixel crops an image is cut into: more detail, more tokens. auto: the fewest that keep each "
+    "image's own resolution. Default: the model folder's.",
 )
 
 _GENERATION = (
@@ -63,7 +64,7 @@ _GENERATION = (
 
 
 def generation_options(command: _Command) -> _Command:
-    """How an answer is generated: length, stop strings, sampling."""
+    """Add the options that say how an answer is generated: length, stop strings, sampling."""
     for option in reversed(_GENERATION):
         command = option(command)
     return command
@@ -73,8 +74,21 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 2
 
 
 def size(text: str) -> int:
-    """A number of bytes, as people write it: 6GB, 800MB, 1.5GiB."""
+    """Read a number of bytes as people write it: 6GB, 800MB, 1.5GiB. The type of an option."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?I?)B?", text.strip().upper())
     if found is None or found[2] not in _UNITS:
-        raise click.BadParameter(f"{text!r} is no size; write 6GB, 800MB or 1.5GiB")
+        raise click.BadParameter(f"{text!r} is not a size; write 6GB, 800MB or 1.5GiB")
     return int(float(found[1]) * _UNITS[found[2]])
+
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def duration(text: str) -> float:
+    """Read a number of seconds as people write it: 90, 90s, 10m, 2h, forever (infinite). The type of an option."""
+    if text in ("forever", "inf"):
+        return math.inf
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d*)?)([smh]?)", text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is not a duration; allowed: 90 or 90s, 10m, 2h, forever")
+    return float(found[1]) * _SECONDS[found[2]]

@@ -134,6 +134,13 @@ def test_help_loads_neither_numpy_nor_an_engine() -> None:
     assert "Ask Phi-3-vision" in run.stdout
 
 
+def test_warm_engines_know_no_click() -> None:
+    modules = [f"phi3v.cli.warm.{path.stem}" for path in (ROOT / "cli" / "warm").glob("[a-z]*.py")]
+    code = f"import sys, {', '.join(modules)}\nprint('click' in sys.modules)"
+    run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
+
+
 def test_python_runs_the_package_as_the_command_line() -> None:
     run = subprocess.run([*PHI3V, "--version"], capture_output=True, text=True, check=True)
     assert run.stdout == f"phi3v, version {phi3v.__version__}\n"

@@ -2,6 +2,9 @@
 
     client.py  <- frames over engine-PID.sock ->  server.py  <- frames over a socket pair ->  worker.py
 
-The worker holds the model and computes; genai holds the interpreter of its process through a whole prefill, so
-whatever must answer at once (accepting, queueing, cancelling, ending) is the server's, which computes nothing.
+The worker holds the model and computes. While it prefills, genai holds the interpreter, so the worker can answer
+nobody. Whatever must be answered at once (accepting, queueing, cancelling, ending) is therefore done by the server,
+which computes nothing.
+
+Nothing here prints or knows click: cli/answering.py and cli/warm_command.py do that.
 """

@@ -1,11 +1,10 @@
-"""Starting and ending warm engines: in this process, or in one that is left behind."""
+"""Start and end warm engines: in this process, or in one that is left behind."""
 
 from __future__ import annotations
 
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,20 +14,19 @@ from pathlib import Path
 from phi3v.errors import WarmEngineError
 
 from .client import EngineLostError, connect, exchange, find
-from .environment import child_environment
 from .frames import Message
+from .launch import child_command, child_environment
 from .place import checked_folder, socket_path, sockets, supported
 
-_COMMAND = "from phi3v.cli.main import main; main()"
 _LOOK_EVERY_S = 0.02
 _ENDING_S = 10.0
 """How long an engine may take to end: its worker is killed, whatever it is doing."""
 
 
 def offer(model: str | None, device: str, keep_alive_s: float, on_ready: Callable[[Message], None]) -> bool:
-    """Be a warm engine until it is told to end or its idle time is over; False when one like it is there already.
+    """Be a warm engine until it is told to end or its idle time is over. Raises Phi3VError.
 
-    Raises Phi3VError leaves.
+    Returns False at once if there is already an engine that would answer the same clients.
     """
     import asyncio
 
@@ -48,7 +46,7 @@ def offer(model: str | None, device: str, keep_alive_s: float, on_ready: Callabl
             on_ready(status)
 
         server = Server(resolve_model(model, device).absolute(), device, keep_alive_s, ready)
-        os.chdir(socket_path(os.getpid()).parent)  # the folder it was started in may go
+        os.chdir(socket_path(os.getpid()).parent)  # the folder it was started in may be removed
         asyncio.run(server.run())
     return True
 
@@ -59,7 +57,7 @@ def leave_behind(model: str | None, device: str, keep_alive_s: float) -> None:
     arguments = ["warm", "--device", device, "--keep-alive", str(keep_alive_s), *(["--model", model] if model else [])]
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _COMMAND, *arguments],
+            child_command("phi3v", *arguments),
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
@@ -72,11 +70,11 @@ def leave_behind(model: str | None, device: str, keep_alive_s: float) -> None:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines()
             raise WarmEngineError(lines[-1].removeprefix("Error: ") if lines else f"status {process.returncode}")
-        process.returncode = 0  # it lives on, and is nobody's to wait for
+        process.returncode = 0  # it lives on; without this, Popen would warn that nobody waits for it
 
 
 def _listens(pid: int) -> bool:
-    """Whether an engine listens at the socket of this name, which an earlier process with this id may have left."""
+    """Return whether the engine listens. Its socket's name alone says nothing: a dead process may have had this id."""
     connection = connect(socket_path(pid))
     if connection is not None:
         connection.close()
@@ -84,7 +82,7 @@ def _listens(pid: int) -> bool:
 
 
 def require_support() -> None:
-    """Raises WarmEngineError where there can be no warm engine."""
+    """Raise WarmEngineError where there can be no warm engine."""
     if not supported():
         raise WarmEngineError(
             "a warm engine needs Unix sockets, which this system does not offer; `phi3v ask` loads the model each time"
@@ -93,12 +91,15 @@ def require_support() -> None:
 
 
 def engines() -> list[Message]:
-    """The status of every warm engine of this user. Raises WarmEngineError."""
+    """Return the status of every warm engine of this user. Raises WarmEngineError."""
     return [status for place in sockets() if (status := _ask(place, {"op": "status"})) is not None]
 
 
 def stop() -> list[int]:
-    """End every warm engine of this user, and wait until its process has. Their process ids. Raises WarmEngineError."""
+    """End every warm engine of this user, wait until their processes have ended, and return the process ids.
+
+    Raises WarmEngineError.
+    """
     return [
         answer["pid"] for place in sockets() if (answer := _ask(place, {"op": "stop"}, until_gone=True)) is not None
     ]
@@ -119,7 +120,10 @@ def _ask(place: Path, message: Message, *, until_gone: bool = False) -> Message 
 
 
 def _wait_until_gone(pid: int, connection: socket.socket) -> None:
-    """The system closes the other end (server.py) when it has freed the process's memory; no other can be meant."""
+    """Wait until the system closes the other end, which the server leaves to it: then the process's memory is free.
+
+    Unlike a process id, which the system may give to another process, the connection cannot mean another engine.
+    """
     connection.settimeout(_ENDING_S)
     try:
         connection.recv(1)
@@ -128,12 +132,15 @@ def _wait_until_gone(pid: int, connection: socket.socket) -> None:
             f"the engine in process {pid} was told to end and has not in {_ENDING_S:g} s; run: kill -9 {pid}"
         ) from exc
     except OSError:
-        pass  # reset: gone too
+        pass  # reset: it has ended too
 
 
 @contextmanager
 def _one_at_a_time() -> Iterator[Callable[[], None]]:
-    """Two that start at once would load the same model twice: the second waits until the first listens, or fails."""
+    """Hold a lock until the block ends or calls what it is given.
+
+    Two engines that start at once would load the same model twice: the second waits until the first listens or fails.
+    """
     import fcntl
 
     with (socket_path(os.getpid()).parent / "lock").open("w") as lock:

@@ -1,27 +1,26 @@
-"""The server's hold on the worker: start it, have it answer, cancel, end it when it does not hear."""
+"""The server's handle on the worker: start it, have it answer, cancel an answer, kill it if it does not react."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from phi3v.errors import ModelFolderError, WarmEngineError
 
-from .environment import child_environment
 from .fingerprint import fingerprint
 from .frames import MAX_BYTES, FrameError, Message, pack, receive_async
+from .launch import child_command, child_environment
 from .wire import read_error
 
-_WORKER = "from phi3v.cli.warm.worker import main; main()"
 _LEAST_PATIENCE_S = 2.0
+"""How long a worker may take to cancel an answer, at least, before it is killed."""
 
 
 class WorkerProcess:
-    """A model loaded in a process of its own. Its methods are for one task at a time, but for `close`."""
+    """A model loaded in a process of its own. One task at a time may call its methods; any may call `close`."""
 
     def __init__(self, model: Path, device: str) -> None:
         self.path = model
@@ -33,17 +32,15 @@ class WorkerProcess:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Load the model. Raises Phi3VError leaves."""
+        """Start the process and wait until it has loaded the model. Raises Phi3VError."""
         before = fingerprint(self.path)
         if self.fingerprint and self.fingerprint != before:
             raise ModelFolderError(f"{self.path} was changed after it was loaded; start the engine again")
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-P", "-c", _WORKER]
-            arguments = [str(theirs.fileno()), str(os.getpid()), str(self.path), self._device]
+            arguments = (str(theirs.fileno()), str(os.getpid()), str(self.path), self._device)
             self._process = await asyncio.create_subprocess_exec(
-                *command,
-                *arguments,
+                *child_command("phi3v.cli.warm.worker", *arguments),
                 pass_fds=[theirs.fileno()],
                 env=self._environment,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -60,14 +57,14 @@ class WorkerProcess:
         self.fingerprint = before
 
     async def answer(
-        self, request: Message, pictures: bytes, emit: Callable[[Message], None], gone: asyncio.Task[None]
+        self, request: Message, images: bytes, emit: Callable[[Message], None], gone: asyncio.Task[None]
     ) -> None:
-        """Have one request answered: every frame goes to `emit`, the last one being a result or an error.
+        """Have one request answered. Every frame goes to `emit`; the last one is a result or an error.
 
-        When `gone` ends first, the answer is cancelled, and nothing more is emitted. Raises WarmEngineError when the
-        worker dies over it. In every case the worker can take the next request afterwards, or `alive` is False.
+        If `gone` ends first, the answer is cancelled and nothing more is emitted. Raises WarmEngineError if the worker
+        dies meanwhile. In every case the worker can take the next request afterwards, or `alive` is False.
         """
-        relaying = asyncio.create_task(self._relay(request, pictures, emit))
+        relaying = asyncio.create_task(self._relay(request, images, emit))
         await asyncio.wait({relaying, gone}, return_when=asyncio.FIRST_COMPLETED)
         try:
             if not relaying.done():
@@ -81,11 +78,11 @@ class WorkerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether there is a worker to ask."""
+        """Whether there is a worker that can be asked."""
         return self._process is not None
 
     async def close(self) -> None:
-        """End the worker, whatever it is doing."""
+        """Kill the worker, whatever it is doing."""
         process, self._process = self._process, None
         if process is not None:
             if process.returncode is None:
@@ -93,9 +90,9 @@ class WorkerProcess:
             await process.wait()
             self._writer.close()
 
-    async def _relay(self, request: Message, pictures: bytes, emit: Callable[[Message], None]) -> None:
-        self._writer.write(pack({"op": "answer", "request": request}, len(pictures)))
-        self._writer.write(pictures)
+    async def _relay(self, request: Message, images: bytes, emit: Callable[[Message], None]) -> None:
+        self._writer.write(pack({"op": "answer", "request": request}, len(images)))
+        self._writer.write(images)
         await self._writer.drain()
         event = ""
         while event not in ("result", "error"):
@@ -104,7 +101,7 @@ class WorkerProcess:
             emit(message)
 
     async def _cancel(self, relaying: asyncio.Task[None]) -> None:
-        """Wait for the step that is running, but no longer than loading the model anew would take."""
+        """Wait until the running step has ended, but kill the worker once loading it anew would have been quicker."""
         self._writer.write(pack({"op": "cancel"}))
         await asyncio.wait({relaying}, timeout=max(_LEAST_PATIENCE_S, float(self.facts["load_s"])))
         if not relaying.done():

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..options import device_option, model_option
-from .duration import duration, spoken
+from .notices import say
+from .options import device_option, duration, model_option
 
 if TYPE_CHECKING:
-    from .frames import Message
+    from .warm.frames import Message
 
 
 @click.command()
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     metavar="TIME",
     help="How long it stays without a question: 90s, 10m, 2h, forever.",
 )
-@click.option("--background", is_flag=True, help="Leave it behind and return when it is ready.")
+@click.option("--background", is_flag=True, help="Leave it behind, and return when it is ready.")
 @click.option("--status", is_flag=True, help="List the warm engines instead.")
 @click.option("--stop", "stopping", is_flag=True, help="End the warm engines instead.")
 @click.option("--json", "as_json", is_flag=True, help="With --status: print JSON.")
 def warm(
     model: str | None, device: str, keep_alive_s: float, background: bool, status: bool, stopping: bool, as_json: bool
 ) -> None:
-    """Keep a model loaded: `phi3v ask` then answers at once.
+    """Keep a model loaded, so that `phi3v ask` answers at once.
 
-    It is found by commands of the same user, for the same model, device and phi3v; others load the model themselves.
+    Commands of the same user find it if they want the same model, device and phi3v; others load the model themselves.
     Without --background it runs until Ctrl-C.
 
     \b
@@ -59,44 +59,55 @@ def warm(
 
 
 def _start(model: str | None, device: str, keep_alive_s: float, background: bool) -> None:
-    from .start import leave_behind, offer
+    from .warm.start import leave_behind, offer
 
     if background:
         leave_behind(model, device, keep_alive_s)
-        return
-    if not offer(model, device, keep_alive_s, lambda status: click.echo(f"phi3v: {_line(status)}", err=True)):
-        click.echo("phi3v: such an engine is warm already; see `phi3v warm --status`", err=True)
+    elif not offer(model, device, keep_alive_s, lambda status: say(_describe(status))):
+        say("such an engine is warm already; see `phi3v warm --status`")
 
 
 def _stop() -> None:
-    from .start import stop
+    from .warm.start import stop
 
     for pid in stop():
-        click.echo(f"phi3v: ended the engine in process {pid}", err=True)
+        say(f"ended the engine in process {pid}")
 
 
 def _print_status(as_json: bool) -> None:
-    from .start import engines
+    from .warm.start import engines
 
     found = engines()
     if as_json:
-        click.echo(json.dumps([_record(status) for status in found], indent=1))
+        click.echo(json.dumps([_status_record(status) for status in found], indent=1))
         return
     for status in found:
-        click.echo(_line(status))
+        click.echo(_describe(status))
     if not found:
         click.echo("no engine is warm; `phi3v warm --background` starts one", err=True)
 
 
-def _record(status: Message) -> Message:
+def _status_record(status: Message) -> Message:
+    """Return a status as `--json` prints it: JSON knows no infinity."""
     forever = status["keep_alive_s"] == math.inf
     return {**status, "model": status["model"]["path"], "keep_alive_s": None if forever else status["keep_alive_s"]}
 
 
-def _line(status: Message) -> str:
+def _describe(status: Message) -> str:
     answering = status["asking"]
-    doing = f"answering, {answering - 1} waiting" if answering else f"idle for {spoken(round(status['idle_s']))}"
+    idle = format_duration(round(status["idle_s"]))
+    doing = f"answering, {answering - 1} waiting" if answering else f"idle for {idle}"
     return (
         f"{status['model']['path']} is warm on {status['device']} in process {status['pid']}: "
-        f"{status['answered']} answered, {doing}, kept for {spoken(status['keep_alive_s'])}"
+        f"{status['answered']} answered, {doing}, kept for {format_duration(status['keep_alive_s'])}"
     )
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration as people do: 10 min, 1.5 s, forever."""
+    if seconds == math.inf:
+        return "forever"
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:g} {unit}"
+    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"
