@@ -1,1 +1,1 @@
-"""`phi3v batch`: its inputs, its journal, its table and the command."""
+"""`phi3v batch`: command.py (the options), inputs.py, run.py (answering), journal.py and table.py (the results)."""

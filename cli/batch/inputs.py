@@ -1,4 +1,4 @@
-"""What `phi3v batch` is to answer: picture files, folders, patterns and tables -> questions about pictures."""
+"""What `phi3v batch` is to answer: image files, folders, patterns and tables -> questions about images."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 
 import click
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 TABLES = (".jsonl", ".csv")
 _URL = ("http://", "https://", "data:")
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question. `id` tells it from all others of a run; `images` are paths or URLs."""
+    """One question. Its `id` is unique within a run; `images` are paths or URLs."""
 
     id: str
     images: tuple[str, ...]
@@ -28,39 +28,39 @@ class Item:
 
 
 def read_items(inputs: Sequence[str], questions: Sequence[str]) -> list[Item]:
-    """Everything that the arguments name, in their order, each thing once.
+    """Read everything that the arguments name, in their order and without duplicates.
 
-    Raises click.UsageError, naming file and line, for what cannot be understood.
+    Raises click.UsageError, which names file and line, for what cannot be understood.
     """
     found: dict[str, Item] = {}
-    for item in _all(inputs, questions):
+    for item in _read_all(inputs, questions):
         if found.setdefault(item.id, item) != item:
             raise click.UsageError(f"two questions have the id {item.id!r}; give every row an id of its own")
     return list(found.values())
 
 
 def read_questions(file: Path) -> list[str]:
-    """One question a line; empty lines are skipped."""
+    """Read one question per line; empty lines are skipped."""
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as exc:
         raise click.UsageError(f"{file} cannot be read: {exc}") from exc
     if found := [line.strip() for line in lines if line.strip()]:
         return found
-    raise click.UsageError(f"{file} holds no question; write one a line")
+    raise click.UsageError(f"{file} holds no question; write one per line")
 
 
-def _all(inputs: Sequence[str], questions: Sequence[str]) -> Iterator[Item]:
+def _read_all(inputs: Sequence[str], questions: Sequence[str]) -> Iterator[Item]:
     for given in inputs:
         if not given.startswith(_URL) and Path(given).suffix.lower() in TABLES and not Path(given).is_dir():
-            yield from _table(Path(given), questions)
+            yield from _read_table(Path(given), questions)
         else:
-            for picture in _pictures(given):
-                yield from _asked(picture, (picture,), questions)
+            for image in _find_images(given):
+                yield from _make_items(image, (image,), questions)
 
 
-def _pictures(given: str) -> Iterable[str]:
-    """The pictures one argument stands for. What is no folder and no pattern is taken for a picture's path."""
+def _find_images(given: str) -> Iterable[str]:
+    """Return the images that an argument stands for. What is neither a folder nor a pattern is an image's path."""
     if given.startswith(_URL):
         return [given]
     if os.path.isdir(given):  # noqa: PTH112 - the path is printed as it was given
@@ -70,30 +70,30 @@ def _pictures(given: str) -> Iterable[str]:
     else:
         return [given]
     if not found:
-        raise click.UsageError(f"{given}: no picture there ({', '.join(PICTURES)})")
+        raise click.UsageError(f"{given}: no image there ({', '.join(IMAGES)})")
     return found
 
 
 def _walk(folder: str) -> Iterator[tuple[str, str]]:
-    """Pictures below a folder, sorted; names that start with a dot are skipped, links to folders not followed."""
+    """Yield the images below a folder, sorted. Skips names that start with a dot; follows no links to folders."""
     for at, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if name.lower().endswith(PICTURES) and not name.startswith("."):
+            if name.lower().endswith(IMAGES) and not name.startswith("."):
                 yield at, name
 
 
-def _asked(base: str, images: tuple[str, ...], questions: Sequence[str]) -> Iterator[Item]:
-    """The questions about some pictures; with several, their number is part of the id."""
+def _make_items(base: str, images: tuple[str, ...], questions: Sequence[str]) -> Iterator[Item]:
+    """Yield the questions about some images. If there are several, their number is part of the id."""
     if not questions:
         raise click.UsageError(f"{base}: what is the question? Give --question TEXT or --questions FILE")
     for number, question in enumerate(questions, start=1):
         yield Item(base if len(questions) == 1 else f"{base}#{number}", images, question)
 
 
-def _table(file: Path, questions: Sequence[str]) -> Iterator[Item]:
-    for place, row in _rows(file):
-        images = tuple(_beside(file, image) for image in _images(place, row))
+def _read_table(file: Path, questions: Sequence[str]) -> Iterator[Item]:
+    for place, row in _read_rows(file):
+        images = tuple(_resolve(file, image) for image in _parse_images(place, row))
         own = row.get("question")
         if own is not None and not isinstance(own, str):
             raise click.UsageError(f"{place}: question is {own!r}; allowed: text")
@@ -102,11 +102,11 @@ def _table(file: Path, questions: Sequence[str]) -> Iterator[Item]:
                 f"{place} names neither an image nor a question; columns: image, images, question, id"
             )
         base = str(row["id"]) if row.get("id") not in (None, "") else place
-        yield from _asked(base, images, [own] if own else questions)
+        yield from _make_items(base, images, [own] if own else questions)
 
 
-def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(file:line, row) of a table."""
+def _read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (file:line, row) of a table."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             if file.suffix.lower() == ".csv":
@@ -115,26 +115,27 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 return
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield f"{file}:{number}", _object(f"{file}:{number}", line)
+                    yield f"{file}:{number}", _parse_object(f"{file}:{number}", line)
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise click.UsageError(f"{file} cannot be read: {exc}") from exc
 
 
-def _object(place: str, line: str) -> dict[str, Any]:
+def _parse_object(place: str, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as exc:
-        raise click.UsageError(f"{place} is no JSON: {exc}") from exc
+        raise click.UsageError(f"{place} is not JSON: {exc}") from exc
     if not isinstance(row, dict):
-        raise click.UsageError(f"{place} is no JSON object; write one a line: " + '{"image": "a.png", "question": "?"}')
+        example = '{"image": "a.png", "question": "?"}'
+        raise click.UsageError(f"{place} is not a JSON object; write one per line: {example}")
     return row
 
 
-def _images(place: str, row: dict[str, Any]) -> list[str]:
-    """`image` is one path or URL; `images` a JSON list of them, in CSV also as text."""
+def _parse_images(place: str, row: dict[str, Any]) -> list[str]:
+    """Read the columns `image`, one path or URL, and `images`, a JSON list of them (in CSV as text)."""
     one, several = row.get("image"), row.get("images")
     if isinstance(several, str) and several.strip():
-        several = _object_or_list(place, several)
+        several = _parse_list(place, several)
     if several is not None and not isinstance(several, list | str):
         raise click.UsageError(f"{place}: images is {several!r}; allowed: a JSON list of paths or URLs")
     if one is not None and not isinstance(one, str):
@@ -147,7 +148,7 @@ def _images(place: str, row: dict[str, Any]) -> list[str]:
     return images
 
 
-def _object_or_list(place: str, text: str) -> list[Any]:
+def _parse_list(place: str, text: str) -> list[Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -157,6 +158,6 @@ def _object_or_list(place: str, text: str) -> list[Any]:
     return found
 
 
-def _beside(file: Path, image: str) -> str:
-    """A path relative to the table it stands in; URLs as they are."""
+def _resolve(file: Path, image: str) -> str:
+    """Resolve a path relative to the table's folder; URLs stay as they are."""
     return image if image.startswith(_URL) else str(file.parent / image)

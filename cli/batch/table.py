@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from phi3v.errors import MissingDependencyError, OptionError
 
 from .journal import Line, replacing
@@ -27,33 +29,42 @@ COLUMNS = {
     "decode_s": "double",
     "error": "string",
 }
-"""Columns and their types; `images` is a list of text, in CSV written as JSON."""
+"""Columns and their types. `images` is a list of strings, which CSV holds as JSON."""
 
 
 def journal_of(out: Path) -> Path:
-    """Where results are gathered: the file itself when it takes lines, else one beside it.
+    """Return where results are collected: the file itself if it is .jsonl, else a file beside it.
 
-    Raises OptionError for a suffix that is not known, MissingDependencyError for Parquet without pyarrow.
+    Raises OptionError for an unknown suffix, MissingDependencyError for Parquet without pyarrow.
     """
     suffix = out.suffix.lower()
     if suffix == ".jsonl":
         return out
     if suffix == ".parquet":
-        _pyarrow()
+        _import_pyarrow()
     elif suffix != ".csv":
         raise OptionError(f"--out {out}: the suffix says what is written; allowed: .jsonl, .csv, .parquet")
     return out.with_name(f"{out.name}.journal.jsonl")
 
 
+def check_replaceable(out: Path, journal: Path) -> None:
+    """Refuse to write the table over a file that no journal of ours stands behind. Raises click.UsageError."""
+    if journal != out and out.exists() and not journal.exists():
+        raise click.UsageError(
+            f"{out} is there and {journal.name}, which it would be made from, is not; give --out another file, or "
+            "delete this one"
+        )
+
+
 def write_table(out: Path, lines: Iterable[Line], order: Mapping[str, int]) -> None:
-    """Write the table, in the order of the inputs; it replaces an older one only when it is whole."""
+    """Write the table in the order of the inputs. It replaces an older one only once it is complete."""
     ordered = sorted(lines, key=lambda line: order.get(line["id"], len(order)))
-    rows = [_row(line) for line in ordered]
+    rows = [_flatten(line) for line in ordered]
     with replacing(out, len(rows)) as scratch:
         (_write_parquet if out.suffix.lower() == ".parquet" else _write_csv)(scratch, rows)
 
 
-def _row(line: Line) -> dict[str, Any]:
+def _flatten(line: Line) -> dict[str, Any]:
     flat = {**line, **(line["usage"] or {}), **(line["timings"] or {})}
     return {name: flat.get(name) for name in COLUMNS}
 
@@ -66,22 +77,22 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    arrow, parquet = _pyarrow()
+    arrow, parquet = _import_pyarrow()
     kinds = {kind: getattr(arrow, kind)() for kind in ("string", "int64")} | {"double": arrow.float64()}
     kinds["list"] = arrow.list_(arrow.string())
     schema = arrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
-    text = [{name: _printable(value) for name, value in row.items()} for row in rows]
+    text = [{name: _make_encodable(value) for name, value in row.items()} for row in rows]
     parquet.write_table(arrow.Table.from_pylist(text, schema=schema), path)
 
 
-def _printable(value: Any) -> Any:
-    """Text that can be UTF-8: half of a surrogate pair becomes its escape."""
+def _make_encodable(value: Any) -> Any:
+    """Return the value as UTF-8 can hold it: half of a surrogate pair becomes its escape."""
     if isinstance(value, list):
-        return [_printable(part) for part in value]
+        return [_make_encodable(part) for part in value]
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def _import_pyarrow() -> tuple[Any, Any]:
     try:
         import pyarrow
         import pyarrow.parquet

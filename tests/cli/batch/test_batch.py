@@ -357,7 +357,7 @@ def test_inputs_are_pictures_folders_and_patterns(tmp_path: Path) -> None:
     assert ids(f"{tmp_path}/**/*.webp") == ["sub/c.webp"]
     assert ids(f"{tmp_path}/a.png", str(tmp_path)) == ["a.png", "b.JPG", "sub/c.webp"]
     assert ids("https://example.org/a.png") == ["https://example.org/a.png"]
-    with pytest.raises(click.UsageError, match="no picture there"):
+    with pytest.raises(click.UsageError, match="no image there"):
         ids(f"{tmp_path}/*.gif")
 
 
@@ -391,8 +391,8 @@ def test_tables_name_pictures_beside_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('{"image": "a.png"}\n{"image": ', r"in.jsonl:2 is no JSON"),
-        ("[1]", "no JSON object"),
+        ('{"image": "a.png"}\n{"image": ', r"in.jsonl:2 is not JSON"),
+        ("[1]", "not a JSON object"),
         ('{"images": "a.png"}', "JSON list"),
         ('{"image": 3}', "paths or URLs"),
         ('{"image": "a.png", "question": 3}', "question is 3"),
