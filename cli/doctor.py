@@ -1,4 +1,4 @@
-"""`phi3v doctor`: what works on this machine, what does not, and the line to type next."""
+"""`phi3v doctor`: what works on this machine, what does not, and what to type to repair it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 
 Status = Literal["ok", "note", "fail"]
 
-# One Identity node: the smallest model that makes a provider load for real.
+# One Identity node: the smallest model that makes a provider really load.
 _IDENTITY_MODEL = bytes.fromhex(
     "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801"
     "620f0a0179120a0a08080112040a02080142040a00100d"
@@ -25,7 +25,7 @@ _PACKAGES = ("numpy", "pillow", "tokenizers", "click", "rich")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding; `remedy` is what to do about it, empty when there is nothing to do."""
+    """One finding. `remedy` is what to do about it; empty if there is nothing to do."""
 
     name: str
     status: Status
@@ -39,7 +39,7 @@ class Check:
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Check this machine: packages, providers, GPU, CUDA libraries, default model, telemetry.
 
-    Exit status 1 when something must be mended before a model can run.
+    Exits with 1 if something must be repaired before a model can run.
     """
     checks = list(examine())
     if as_json:
@@ -50,17 +50,17 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 
 def examine() -> Iterator[Check]:
-    """Every check, in the order in which they are worth reading."""
+    """Yield every check, in the order in which a person should read them."""
     yield Check("python", "ok", f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} CPUs")
-    yield from _packages()
-    yield from _clashes()
-    yield from _engine()
-    yield from _cuda()
-    yield _default_model()
-    yield _telemetry()
+    yield from _check_packages()
+    yield from _check_clashes()
+    yield from _check_engine()
+    yield from _check_cuda()
+    yield _check_default_model()
+    yield _check_telemetry()
 
 
-def _packages() -> Iterator[Check]:
+def _check_packages() -> Iterator[Check]:
     from phi3v.machine.device import installed
 
     for name in _PACKAGES:
@@ -70,7 +70,7 @@ def _packages() -> Iterator[Check]:
             yield Check(name, "fail", "not installed", f"pip install {name}")
 
 
-def _clashes() -> Iterator[Check]:
+def _check_clashes() -> Iterator[Check]:
     from phi3v.machine.device import installed
 
     for plain, cuda in _CLASHES:
@@ -84,8 +84,8 @@ def _clashes() -> Iterator[Check]:
             yield Check(plain, "fail", "not installed", "pip install 'phi3v[cpu]'  (or 'phi3v[cuda]')")
 
 
-def _engine() -> Iterator[Check]:
-    """Whether genai imports, and which providers really load, by loading a one-node model on each."""
+def _check_engine() -> Iterator[Check]:
+    """Check that genai imports, and which providers really load, by loading a one-node model on each."""
     from phi3v.errors import MissingDependencyError
     from phi3v.genai.model import import_genai
 
@@ -107,7 +107,7 @@ def _engine() -> Iterator[Check]:
             yield Check(provider, "fail", "is compiled in but does not load", "see the CUDA lines below")
 
 
-def _cuda() -> Iterator[Check]:
+def _check_cuda() -> Iterator[Check]:
     from phi3v.errors import MissingDependencyError
     from phi3v.machine.device import CUDA_LIBRARIES, gpus, installed, missing_cuda_libraries
 
@@ -131,7 +131,7 @@ def _cuda() -> Iterator[Check]:
         yield Check("cuda", "ok", f"all {len(CUDA_LIBRARIES)} CUDA libraries load")
 
 
-def _default_model() -> Check:
+def _check_default_model() -> Check:
     from phi3v import Phi3VError
     from phi3v.models.folder import MODEL_VARIABLE, ModelDir
     from phi3v.models.local import resolve_model
@@ -139,13 +139,13 @@ def _default_model() -> Check:
     try:
         model = ModelDir.open(resolve_model())
     except Phi3VError as exc:
-        named = os.environ.get(MODEL_VARIABLE)  # without one, no model is a state; with one, it is a mistake
+        named = os.environ.get(MODEL_VARIABLE)  # no model is an error only if one was named
         return Check("default model", "fail" if named else "note", str(exc), f"unset {MODEL_VARIABLE}" if named else "")
     what = f"{model.name}: {model.path} ({model.precision or 'published build'}, {model.built_for})"
     return Check("default model", "ok", f"{what}; {model.name} {model.about}" if model.about else what)
 
 
-def _telemetry() -> Check:
+def _check_telemetry() -> Check:
     from phi3v.machine.telemetry import TELEMETRY_OPT_IN, telemetry_wanted
 
     if telemetry_wanted():
@@ -154,7 +154,7 @@ def _telemetry() -> Check:
 
 
 def print_checks(checks: list[Check]) -> None:
-    """A table on stdout, each remedy under its finding."""
+    """Print a table on stdout, each remedy under its finding."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

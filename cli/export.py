@@ -14,11 +14,11 @@ from .progress import progress_bar
 @precision_option
 @build_device_option
 @block_size_option
-@click.option("--overwrite", is_flag=True, help="Replace OUT, an older model, when the build is complete.")
+@click.option("--overwrite", is_flag=True, help="If OUT is a model already, replace it once the build is complete.")
 def export(checkpoint: str, out: str, precision: str, device: str, block_size: str | None, overwrite: bool) -> None:
     """Build the model folder OUT from a Hugging Face CHECKPOINT folder of Phi-3-vision (safetensors).
 
-    Layer by layer, in under 1 GB of memory; an interrupted build leaves nothing behind that loads.
+    Works layer by layer in less than 1 GB of memory. An interrupted build leaves nothing behind that would load.
     """
     from phi3v.export.build import export_model
 

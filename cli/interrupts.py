@@ -1,4 +1,4 @@
-"""What Ctrl-C does while the engine underneath holds the interpreter: loading, vision and prefill are one long call."""
+"""What Ctrl-C does while the engine computes: loading, vision and prefill are long calls that hold the interpreter."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ T = TypeVar("T")
 
 
 class Interrupt:
-    """While the engine computes: Python would hear Ctrl-C late, so that with `ends_program` it kills at once; else it
-    sets `heard`, whoever prints the answer ends it at the next token, and a second Ctrl-C kills.
+    """Decides what Ctrl-C does inside a `with` block.
 
-    From `answering` on Python runs between tokens: Ctrl-C is an exception again, or sets `heard`, and kills no more. A
-    job told to ignore it, such as one behind nohup, still does.
+    At first the engine computes, and Python could react to Ctrl-C only later. With `ends_program`, Ctrl-C therefore
+    kills the process at once. Without, it sets `heard`, so that whoever prints the answer ends it at the next token,
+    and a second Ctrl-C kills.
+
+    From the call of `answering` on, Python runs between tokens, and Ctrl-C no longer kills: it raises KeyboardInterrupt
+    with `ends_program`, and sets `heard` without. A job that was told to ignore Ctrl-C, as by nohup, ignores it always.
     """
 
     def __init__(self, *, ends_program: bool) -> None:
@@ -28,7 +31,7 @@ class Interrupt:
         self._answering = self._before if ends_program else self._hear
 
     def answering(self) -> None:
-        """Tokens are coming: Python runs between them, and no Ctrl-C needs to kill any more."""
+        """Say that tokens are coming: Python runs between them, so that Ctrl-C need not kill any more."""
         self._install(self._answering)
 
     def _hear(self, *_: object) -> None:
@@ -51,7 +54,7 @@ class Interrupt:
 
 
 def killable(stream: Iterable[T]) -> Iterator[T]:
-    """What a stream gives, with Ctrl-C killing until its first item: before it are vision and prefill."""
+    """Yield what a stream gives. Until the first item, which vision and prefill precede, Ctrl-C kills the process."""
     with Interrupt(ends_program=True) as interrupt:
         for item in stream:
             interrupt.answering()
@@ -59,9 +62,9 @@ def killable(stream: Iterable[T]) -> Iterator[T]:
 
 
 def _second_one_kills() -> None:
-    """Let the system put its own handler, which kills, in place of Python's as it delivers the next Ctrl-C.
+    """Have the system replace Python's handler by its own, which kills, when it delivers the next Ctrl-C.
 
-    System V's signal() does just that; Python cannot ask for it, and where the C library lacks it nothing changes.
+    That is what System V's signal() does. Python has no call for it; if the C library has none, nothing changes.
     """
     import ctypes
 
@@ -69,5 +72,5 @@ def _second_one_kills() -> None:
         libc = ctypes.CDLL(None)
         libc.signal.restype = libc.sysv_signal.restype = ctypes.c_void_p
         libc.signal.argtypes = libc.sysv_signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
-        pythons = libc.signal(signal.SIGINT, None)  # SIG_DFL for a moment; what it returns is Python's own handler
+        pythons = libc.signal(signal.SIGINT, None)  # returns Python's own handler, which the next line installs again
         libc.sysv_signal(signal.SIGINT, pythons)

@@ -1,4 +1,4 @@
-"""Progress bars on stderr: what is under way, rate and ETA."""
+"""Progress bars on stderr: what is being done, how fast, and how long it will take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A bar driven by (stage, done bytes, total bytes). It appears with the first of them."""
+    """Yield a function of (stage, done bytes, total bytes) that moves a bar. The bar appears with the first call."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar
@@ -26,7 +26,7 @@ def progress_bar() -> Iterator[Progress]:
 
 @contextmanager
 def answers_bar(total: int) -> Iterator[Callable[[int, bool], None]]:
-    """A bar over `total` answers. Call what it yields with an answer's tokens, and whether it failed."""
+    """Yield a function of (an answer's tokens, whether it failed) that moves a bar over `total` answers."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar

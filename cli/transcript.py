@@ -1,4 +1,4 @@
-"""A conversation as a file: Markdown to read, JSON for machines."""
+"""A conversation as a file: Markdown for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def save(path: Path, model: str, history: Sequence[Turn]) -> None:
-    """Write the conversation whole or not at all; JSON when the suffix says so, else Markdown."""
-    text = _json(model, history) if path.suffix == ".json" else _markdown(model, history)
+    """Write the conversation, atomically: as JSON if the suffix is .json, else as Markdown."""
+    text = _format_json(model, history) if path.suffix == ".json" else _format_markdown(model, history)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -24,11 +24,11 @@ def save(path: Path, model: str, history: Sequence[Turn]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _json(model: str, history: Sequence[Turn]) -> str:
-    return json.dumps({"model": model, "turns": [_record(turn) for turn in history]}, indent=1) + "\n"
+def _format_json(model: str, history: Sequence[Turn]) -> str:
+    return json.dumps({"model": model, "turns": [_turn_record(turn) for turn in history]}, indent=1) + "\n"
 
 
-def _record(turn: Turn) -> dict[str, Any]:
+def _turn_record(turn: Turn) -> dict[str, Any]:
     result = turn.result
     return {
         "prompt": turn.request.prompt,
@@ -39,7 +39,7 @@ def _record(turn: Turn) -> dict[str, Any]:
     }
 
 
-def _markdown(model: str, history: Sequence[Turn]) -> str:
+def _format_markdown(model: str, history: Sequence[Turn]) -> str:
     parts = [f"# A conversation with {model}"]
     for turn in history:
         shown = "".join(f"\n\n![{image}](<{image}>)" for image in map(str, turn.request.images))

@@ -1,8 +1,8 @@
-"""Frames, the unit of all talk between client, server and worker: a JSON object, and bytes beside it.
+"""Frames, in which client, server and worker talk: a JSON object, and bytes beside it.
 
     4 bytes "p3vw" | length of the JSON, 4 bytes | length of the bytes, 8 bytes (big-endian) | JSON | bytes
 
-Loads nothing but json and struct. Whatever is not a frame within the limits raises FrameError.
+Imports json and struct alone. Whatever is not a frame within the limits raises FrameError.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 
 PROTOCOL = 1
-"""Raised whenever a message changes its meaning. The frame itself and the first message stay readable for ever."""
+"""Increased whenever a message changes its meaning. The frame itself and the first message never change."""
 
 MAX_JSON = 8 << 20
-"""Above what a command line can hold, and an answer of a whole context."""
+"""More than a command line can hold, and than an answer as long as the context takes."""
 
 MAX_BYTES = 512 << 20
-"""All pictures of a request together, as files."""
+"""All image files of a request together."""
 
 _HEAD = struct.Struct("!4sIQ")
 _MAGIC = b"p3vw"
@@ -32,25 +32,25 @@ _CHUNK = 1 << 20
 
 
 class FrameError(Exception):
-    """What came is no frame, is too large, or breaks off. Never leaves this package."""
+    """What came is not a frame, is too large, or breaks off. Never leaves this package."""
 
 
 def pack(message: Message, data_length: int = 0) -> bytes:
-    """A frame without its bytes, which follow it on the wire. Raises FrameError for what is beyond the limits."""
+    """Return a frame without its bytes, which are to follow on the wire. Raises FrameError beyond the limits."""
     text = json.dumps(message).encode("ascii")
     _check(len(text), data_length)
     return _HEAD.pack(_MAGIC, len(text), data_length) + text
 
 
 def send(to: socket.socket, message: Message, *data: bytes) -> None:
-    """Write one frame; `data` is joined on the wire."""
+    """Write one frame; the pieces of `data` follow each other on the wire."""
     to.sendall(pack(message, sum(map(len, data))))
-    for piece in filter(None, data):  # after the last byte the other end may have answered and closed
+    for piece in filter(None, data):  # an empty piece after the last byte would fail if the other end has closed
         to.sendall(piece)
 
 
 def receive(source: socket.socket) -> tuple[Message, bytes]:
-    """Read one frame. Raises FrameError, also at the end of the connection, and the socket's own OSError."""
+    """Read one frame. Raises FrameError, also when the connection ends, and the socket's own OSError."""
     text_length, data_length = _unpack_head(bytes(_read(source, _HEAD.size)))
     text = _read(source, text_length)
     return _parse(bytes(text)), bytes(_read(source, data_length))
@@ -59,7 +59,7 @@ def receive(source: socket.socket) -> tuple[Message, bytes]:
 async def receive_async(
     reader: asyncio.StreamReader, *, max_bytes: int, patience_s: float | None
 ) -> tuple[Message, bytes]:
-    """Like `receive`. `patience_s` bounds the wait for each piece, so that a slow sender may be slow but must send."""
+    """Like `receive`. `patience_s` limits the wait for each piece: a sender may be slow, but not silent."""
     text_length, data_length = _unpack_head(bytes(await _read_async(reader, _HEAD.size, patience_s)))
     if data_length > max_bytes:
         raise FrameError(f"{data_length} bytes where {max_bytes} are allowed")
@@ -93,7 +93,7 @@ async def _read_async(reader: asyncio.StreamReader, length: int, patience_s: flo
 def _unpack_head(head: bytes) -> tuple[int, int]:
     magic, text_length, data_length = _HEAD.unpack(head)
     if magic != _MAGIC:
-        raise FrameError(f"{head[:4]!r} begins no frame")
+        raise FrameError(f"{head[:4]!r} does not begin a frame")
     _check(text_length, data_length)
     return text_length, data_length
 
@@ -107,7 +107,7 @@ def _parse(text: bytes) -> Message:
     try:
         message = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise FrameError(f"no JSON: {exc}") from exc
+        raise FrameError(f"not JSON: {exc}") from exc
     if not isinstance(message, dict):
         raise FrameError(f"a {type(message).__name__} instead of an object")
     return message

@@ -1,4 +1,4 @@
-"""When a warm engine may answer in place of one loaded now: same phi3v, same surroundings, same model, same device."""
+"""When a warm engine may answer in place of one loaded now: same phi3v, environment, model and device."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _SURROUNDINGS = (
     *("HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"),
     *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PHI3V_TELEMETRY"),
 )
-"""What decides which models there are, on which devices they run, and what is sent about it."""
+"""Variables that decide which models there are, where they run, and whether telemetry is sent."""
 
 
 def greeting(model: str | os.PathLike[str] | None, device: str) -> Message:
-    """What a client says first: who it is and which engine it needs."""
+    """Return what a client says first: which phi3v it is, and which engine it needs."""
     return {"op": "ask", "model": model_spec(model), "device": device, **installation()}
 
 
 def installation() -> Message:
-    """Which phi3v this is, and what around it counts."""
+    """Return what identifies this phi3v and its environment."""
     return {
         "protocol": PROTOCOL,
         "phi3v": phi3v.__version__,
@@ -35,13 +35,13 @@ def installation() -> Message:
 
 
 def model_spec(model: str | os.PathLike[str] | None) -> str | None:
-    """What names the model, such that it means the same in another working directory and environment."""
+    """Return a name of the model that means the same in another working directory and environment."""
     folder = typed_folder(model)
     return str(folder.absolute()) if folder is not None else _typed(model)
 
 
 def typed_folder(model: str | os.PathLike[str] | None) -> Path | None:
-    """The folder that is named, as it was typed; None when it is a pulled model's name, or nothing."""
+    """Return the model's folder as it was typed; None if a pulled model is named, or none."""
     typed = _typed(model)
     return Path(typed) if typed is not None and Path(typed).exists() else None
 
@@ -50,8 +50,8 @@ def _typed(model: str | os.PathLike[str] | None) -> str | None:
     return os.fspath(model) if model is not None else os.environ.get(MODEL_VARIABLE) or None
 
 
-def another_installation(theirs: Message) -> str | None:
-    """Why an engine of this installation must not answer a client of another one; None when they are the same."""
+def find_difference(theirs: Message) -> str | None:
+    """Say why an engine of this installation must not answer a client of theirs; None if they are the same."""
     ours = installation()
     differing = [name for name in ours if theirs.get(name) != ours[name]]
     if not differing:

@@ -1,6 +1,6 @@
 """Where the sockets of this user's warm engines are, and who is at the other end of one.
 
-A folder of the user's own, which nobody else may enter: $XDG_RUNTIME_DIR/phi3v, else phi3v-UID among temporary files.
+They are in a folder that only the user may enter: $XDG_RUNTIME_DIR/phi3v, else phi3v-UID among the temporary files.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pathlib import Path
 from phi3v.errors import WarmEngineError
 
 _MAX_PATH = 100
-"""Systems take 104 to 108 bytes for the path of a socket, the final zero included."""
+"""A socket's path may have 104 to 108 bytes, the final zero included; it depends on the system."""
 
 
 def supported() -> bool:
-    """Whether this system has what a warm engine needs."""
+    """Return whether this system has what a warm engine needs."""
     return hasattr(socket, "AF_UNIX") and os.name == "posix"
 
 
 def folder() -> Path:
-    """Where the sockets are; it need not exist."""
+    """Return the folder of the sockets, which need not exist."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and _is_mine(Path(runtime)):
         return Path(runtime) / "phi3v"
@@ -32,7 +32,7 @@ def folder() -> Path:
 
 
 def checked_folder(*, create: bool = False) -> Path | None:
-    """The folder; None when there is none. Raises WarmEngineError when it is not this user's alone."""
+    """Return the folder; None if it does not exist. Raises WarmEngineError if others may enter it."""
     place = folder()
     try:
         if create:
@@ -54,7 +54,7 @@ def checked_folder(*, create: bool = False) -> Path | None:
 
 
 def socket_path(pid: int) -> Path:
-    """The socket of the engine that a process offers. Raises WarmEngineError for a path no socket can have."""
+    """Return the socket of the engine in a process. Raises WarmEngineError if its path is too long for a socket."""
     path = folder() / f"engine-{pid}.sock"
     if len(os.fsencode(path)) > _MAX_PATH:
         raise WarmEngineError(f"{path} is too long for a socket; set XDG_RUNTIME_DIR to a shorter folder of your own")
@@ -62,24 +62,24 @@ def socket_path(pid: int) -> Path:
 
 
 def sockets() -> list[Path]:
-    """The sockets that are there, alive or not. Raises WarmEngineError as `checked_folder` does."""
+    """Return all sockets, dead ones included. Raises WarmEngineError as `checked_folder` does."""
     place = checked_folder()
     return sorted(place.glob("engine-*.sock")) if place is not None else []
 
 
 def any_socket() -> bool:
-    """Whether it is worth looking closer."""
+    """Return whether there is any socket. This is cheap, and saves `phi3v ask` all other work when there is none."""
     return supported() and any(folder().glob("engine-*.sock"))
 
 
 def same_user(connection: socket.socket) -> bool:
-    """Whether the process at the other end is this user's, as the kernel knows it; True where it does not tell."""
+    """Return whether the kernel says that the other end is this user's; True on systems that do not say."""
     peer = _peer(connection)
     return peer is None or peer[1] == os.geteuid()
 
 
 def _peer(connection: socket.socket) -> tuple[int, int, int] | None:
-    """Process, user and group at the other end (Linux)."""
+    """Return process, user and group at the other end (Linux)."""
     if not hasattr(socket, "SO_PEERCRED"):
         return None
     size = struct.calcsize("3i")

@@ -1,7 +1,7 @@
-"""The process that offers a warm engine: it accepts, checks, queues, cancels and ends in time; it computes nothing.
+"""The process that offers a warm engine: it accepts clients, queues them, cancels answers and ends when it is idle.
 
-Clients are answered one after the other, in the order in which they asked. Whatever a client sends, only that client
-is refused for it.
+It computes nothing, so it can always react. Clients are answered one after the other, in the order in which they asked.
+What a client sends can harm no other client.
 """
 
 from __future__ import annotations
@@ -22,19 +22,23 @@ from phi3v.errors import WarmEngineError
 
 from .fingerprint import fingerprint
 from .frames import MAX_BYTES, FrameError, Message, pack, receive_async
-from .identity import another_installation
+from .identity import find_difference
 from .place import same_user, socket_path
 from .worker_process import WorkerProcess
 
 _PATIENCE_S = 10.0
-"""How long a client may send nothing where it is to send something."""
+"""How long a client may be silent when it is its turn to send."""
 
 _MOST_CLIENTS = 32
-_TOLD_APART = (FrameError, OSError, TimeoutError, asyncio.IncompleteReadError)
+_CLIENT_FAILURES = (FrameError, OSError, TimeoutError, asyncio.IncompleteReadError)
+"""What is raised when a client is gone, is too slow, or is not a client of ours."""
 
 
 class Server:
-    """One warm engine behind one socket. `on_ready` gets its status when it listens; `keep_alive_s` may be infinite."""
+    """One warm engine behind one socket.
+
+    It ends after `keep_alive_s` (may be infinite) without a client. `on_ready` gets its status once it listens.
+    """
 
     def __init__(self, model: Path, device: str, keep_alive_s: float, on_ready: Callable[[Message], None]) -> None:
         self._worker = WorkerProcess(model, device)
@@ -45,13 +49,13 @@ class Server:
         self._turn = asyncio.Lock()
         self._clients = 0
         self._asking = 0
-        """Clients that ask or are answered."""
+        """Clients that wait for an answer or are being answered."""
         self._answered = 0
         self._used_at = time.monotonic()
         self._idle: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
-        """Load, listen, answer, until a signal, a client or the idle time ends it. Raises Phi3VError leaves."""
+        """Load the model and answer clients until a signal, a client or the idle time ends it. Raises Phi3VError."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._ended.set)
@@ -68,10 +72,10 @@ class Server:
             self._rearm()
             self._on_ready(self._status())
             await self._ended.wait()
-            self._path.unlink(missing_ok=True)  # nobody new comes, and whoever is connected falls back
+            self._path.unlink(missing_ok=True)  # those that are connected load the model themselves
 
     async def _unless_ended(self, work: Any) -> bool:
-        """Do the work, but not beyond the end of the server; whether it was done."""
+        """Do the work, but cancel it when the server is to end. Return whether it was done."""
         task, ended = asyncio.ensure_future(work), asyncio.ensure_future(self._ended.wait())
         await asyncio.wait({task, ended}, return_when=asyncio.FIRST_COMPLETED)
         ended.cancel()
@@ -86,8 +90,8 @@ class Server:
         try:
             if same_user(writer.get_extra_info("socket")):
                 await self._serve(reader, writer)
-        except _TOLD_APART:
-            pass  # gone, too slow, or no client of ours; the others do not notice
+        except _CLIENT_FAILURES:
+            pass  # the other clients do not notice
         finally:
             self._clients -= 1
             writer.close()
@@ -99,36 +103,37 @@ class Server:
             writer.write(pack(self._status()))
         elif op == "stop":
             writer.write(pack({"event": "stopping", "pid": os.getpid()}))
-            os.dup(writer.get_extra_info("socket").fileno())  # left to the system, which closes it with this process
+            # Never closed: the client waits until the system does, which is when this process has really ended.
+            os.dup(writer.get_extra_info("socket").fileno())
             self._ended.set()
         else:
-            verdict = self._verdict(greeting)
+            verdict = self._judge(greeting)
             writer.write(pack(verdict))
             if verdict["event"] == "welcome":
                 with self._in_use():
                     await self._ask(reader, writer)
         await writer.drain()
 
-    def _verdict(self, greeting: Message) -> Message:
-        """A welcome, or why this engine does not answer this client; `say` tells whether a person should know."""
+    def _judge(self, greeting: Message) -> Message:
+        """Return a welcome, or why this engine does not answer this client. `say`: whether the person should know."""
         if self._clients > _MOST_CLIENTS:
             return _unfit(f"{_MOST_CLIENTS} others are asking it")
-        if (reason := another_installation(greeting)) is not None:
+        if (reason := find_difference(greeting)) is not None:
             return _unfit(reason)
         try:
             if fingerprint(self._worker.path) != self._worker.fingerprint:
-                self._ended.set()  # it can never be of use again
+                self._ended.set()  # no client can use it any more
                 return _unfit("its model was changed after it was loaded")
-            meant = self._meant(greeting.get("model"), greeting.get("device"))
+            meant = self._find_match(greeting.get("model"), greeting.get("device"))
         except (Phi3VError, OSError, ValueError, TypeError):
-            meant = None  # whoever loads it instead gets the error
+            meant = None  # the client gets the same error when it loads the model itself
         if meant is None:
             return _unfit("it holds another model or device", say=False)
         facts = {name: self._worker.facts[name] for name in ("model", "device")}
         return {"event": "welcome", "pid": os.getpid(), "path": str(meant), **facts}
 
-    def _meant(self, model: Any, device: Any) -> Path | None:
-        """The folder that loading this model for this device now would load, if it is what the engine holds."""
+    def _find_match(self, model: Any, device: Any) -> Path | None:
+        """Return the folder that loading this model for this device would load now, if the engine holds just that."""
         from phi3v.machine.device import choose_device
         from phi3v.models.local import resolve_model
 
@@ -137,20 +142,20 @@ class Server:
         return folder if same and choose_device(device, facts["model"]["built_for"]) == facts["device"] else None
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked, pictures = await receive_async(reader, max_bytes=MAX_BYTES, patience_s=_PATIENCE_S)
+        asked, images = await receive_async(reader, max_bytes=MAX_BYTES, patience_s=_PATIENCE_S)
         if asked.get("keep_alive_s") is not None:
-            self._keep_alive_s = _seconds(asked["keep_alive_s"])
+            self._keep_alive_s = _check_seconds(asked["keep_alive_s"])
         gone = asyncio.create_task(_wait_for_end(reader))
 
         def emit(message: Message) -> None:
-            # Not drained: who reads slowly must not hold the engine. A whole answer is a few megabytes at most.
+            # Not drained: a client that reads slowly must not block the engine. An answer is a few megabytes at most.
             if not gone.done():
                 writer.write(pack(message))
 
         try:
             async with self._in_turn(emit, gone):
                 if not gone.done():
-                    await self._worker.answer(asked.get("request", {}), pictures, emit, gone)
+                    await self._worker.answer(asked.get("request", {}), images, emit, gone)
             self._answered += not gone.done()
         except WarmEngineError as exc:
             emit({"event": "lost", "reason": str(exc)})
@@ -159,7 +164,7 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def _in_turn(self, emit: Any, gone: asyncio.Task[None]) -> AsyncIterator[None]:
-        """Wait for those who asked before; then for a worker, when the last one did not survive."""
+        """Wait until those who asked before are answered. Afterwards start another worker, if this one has died."""
         if self._turn.locked():
             emit({"event": "waiting", "before": self._asking - 1})
         async with self._turn:
@@ -174,7 +179,7 @@ class Server:
         try:
             await self._unless_ended(self._worker.start())
         except (Phi3VError, OSError):
-            self._ended.set()  # what cannot be loaded any more is of no use
+            self._ended.set()  # a server without a model is useless
 
     @contextlib.contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -188,7 +193,7 @@ class Server:
             self._rearm()
 
     def _rearm(self) -> None:
-        """Let the idle time begin anew, or not run while somebody is being answered."""
+        """Restart the idle time, or stop it while a client is being answered."""
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
@@ -210,13 +215,16 @@ class Server:
 
 
 async def _wait_for_end(reader: asyncio.StreamReader) -> None:
-    """Returns when the client has closed the connection, or says what it has no business to say."""
+    """Return when the client has closed the connection, or sends anything, which it must not at this point."""
     with contextlib.suppress(OSError):
         await reader.read(1)
 
 
 def _bound(path: Path) -> socket.socket:
-    """A listening socket of mode 0600. Named once it listens: a name that refuses is taken for a dead one."""
+    """Return a listening socket of mode 0600.
+
+    It gets its name only once it listens, because clients remove a socket that refuses them.
+    """
     listener = socket.socket(socket.AF_UNIX)
     unnamed = path.with_suffix(".new")
     unnamed.unlink(missing_ok=True)
@@ -227,8 +235,8 @@ def _bound(path: Path) -> socket.socket:
     return listener
 
 
-def _seconds(given: Any) -> float:
-    """A client's idle time."""
+def _check_seconds(given: Any) -> float:
+    """Check a client's idle time. Raises FrameError."""
     if not isinstance(given, int | float) or not given >= 0:
         raise FrameError(f"keep_alive_s is {given!r}")
     return given

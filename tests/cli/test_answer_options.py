@@ -61,7 +61,7 @@ def test_what_is_wrong_with_a_format_is_said_before_a_model_is_loaded(tmp_path: 
         (("--schema", "title, year integer"), "'integer' is not a type; allowed: str, int", 1),
         (("--regex", "a(b"), "wrong at character 2: unclosed group", 1),
         (("--choices", "yes,,no"), "non-empty strings", 1),
-        (("--choices", '["a"'), "no JSON list", 2),
+        (("--choices", '["a"'), "not a JSON list", 2),
         (("--json-schema", str(schema)), "uniqueItems", 1),
         (("--json-schema", str(broken)), "broken.json", 1),
         (("--json-schema", str(tmp_path / "absent.json")), "absent.json", 1),
