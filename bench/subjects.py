@@ -6,43 +6,20 @@ A subject lives in a process of its own (worker.py); the heavy import happens wh
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from ..backend import Backend
 from ..engine import Engine
-from ..errors import InferenceError, OptionError
+from ..errors import OptionError
 from ..models.folder import ModelDir
 from .cases import PROMPT, Case
+from .sample import Sample, count_decode_tokens, hash_tokens
 
 SUBJECTS = ("ours", "genai", "torch-fp32", "torch-bf16", "torch-fp16", "openvino")
 """ours: this project. genai: its example's own loop. torch-*: the PyTorch reference in that precision. openvino:
 OpenVINO GenAI's VLMPipeline."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sample:
-    """One answer: seconds of each stage, what was counted, and which tokens came (as a digest).
-
-    `image_decode_s` is None where a backend decodes the picture while it preprocesses, `preprocess_s` where it
-    preprocesses while it encodes: `prefill_s` then holds both. `ttft_s` runs from the call to the first token,
-    `decode_s` over the `decode_tokens` after it, detokenising included; `first_token_at` is time.monotonic().
-    """
-
-    image_decode_s: float | None
-    preprocess_s: float | None
-    prefill_s: float
-    ttft_s: float
-    decode_s: float
-    decode_tokens: int
-    total_s: float
-    prompt_tokens: int
-    image_tokens: int
-    first_token_at: float
-    tokens_digest: str
 
 
 class Subject(Protocol):
@@ -104,12 +81,12 @@ class _EngineSubject:
             prefill_s=timings.prefill_s,
             ttft_s=first,
             decode_s=total - first,
-            decode_tokens=checked(usage.completion_tokens - 1, case),
+            decode_tokens=count_decode_tokens(result.token_ids, case),
             total_s=total,
             prompt_tokens=usage.prompt_tokens,
             image_tokens=usage.image_tokens,
             first_token_at=first_at,
-            tokens_digest=digest(result.token_ids),
+            tokens_digest=hash_tokens(result.token_ids),
         )
 
 
@@ -170,22 +147,10 @@ class _ExampleLoop:
             prefill_s=first - preprocessed,
             ttft_s=first - began,
             decode_s=ended - first,
-            decode_tokens=checked(len(ids) - 1, case),
+            decode_tokens=count_decode_tokens(ids, case),
             total_s=ended - began,
             prompt_tokens=length,
             image_tokens=image_tokens,
             first_token_at=first_at,
-            tokens_digest=digest(ids),
+            tokens_digest=hash_tokens(ids),
         )
-
-
-def checked(decode_tokens: int, case: Case) -> int:
-    """The number of tokens after the first, as many as the case asks for. Raises InferenceError."""
-    if decode_tokens != case.new_tokens - 1:
-        raise InferenceError(f"case {case} gave {decode_tokens + 1} tokens; the record would compare unequal work")
-    return decode_tokens
-
-
-def digest(ids: Sequence[int]) -> str:
-    """Sixteen hexadecimal digits that tell one answer's tokens from another's."""
-    return hashlib.sha256(repr(list(ids)).encode()).hexdigest()[:16]

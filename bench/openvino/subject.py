@@ -19,7 +19,7 @@ from PIL import Image
 from ...errors import InferenceError, ModelFolderError, OptionError
 from ..cases import PROMPT, Case
 from ..extras import require_extra
-from ..subjects import Sample, checked, digest
+from ..sample import Sample, count_decode_tokens, hash_tokens
 
 _IMAGE_TAG = "<|image_1|>"
 
@@ -105,12 +105,12 @@ class OpenVinoSubject:
             prefill_s=answer.first_s,
             ttft_s=decoded + answer.first_s,
             decode_s=answer.total_s - answer.first_s,
-            decode_tokens=checked(len(answer.ids) - 1, case),
+            decode_tokens=count_decode_tokens(answer.ids, case),
             total_s=decoded + answer.total_s,
             prompt_tokens=answer.prompt_tokens,
             image_tokens=answer.prompt_tokens - self._text_tokens(text),
             first_token_at=answer.first_at,
-            tokens_digest=digest(answer.ids),
+            tokens_digest=hash_tokens(answer.ids),
         )
 
     def _text_tokens(self, text: str) -> int:
