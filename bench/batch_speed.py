@@ -21,7 +21,7 @@ from ..backend import ModelInputs
 from ..engine import Engine
 from ..genai.backend import GenaiBackend
 from ..genai.batch import pad
-from ..machine.memory import peak_memory
+from ..machine.memory import peak_memory, reset_peak_memory
 from ..models.folder import ModelDir
 from ..types import MAX_BATCH_SIZE, GenerationRequest, GenerationResult
 from .case_option import case_type
@@ -48,11 +48,11 @@ def make_requests(case: Case, rows: int) -> list[GenerationRequest]:
 
 def measure_round(engine: Engine, requests: Sequence[GenerationRequest], max_memory: int | None) -> dict[str, Any]:
     """One round: all alone, then all together."""
-    _forget_peak()
-    before = _resident()
+    reset_peak_memory()
+    before = peak_memory()
     alone = [engine.generate_batch([request])[0] for request in requests]
     alone_peak = peak_memory()
-    _forget_peak()
+    reset_peak_memory()
     together = engine.generate_batch(requests, batch_size=len(requests), max_memory=max_memory)
     singles, rows = [_answered(a) for a in alone], [_answered(a) for a in together]
     return {
@@ -137,19 +137,6 @@ def _minus(peak: int | None, before: int | None) -> int | None:
     return None if peak is None or before is None else peak - before
 
 
-def _forget_peak() -> None:
-    """Let the kernel's high-water mark start anew; where it cannot, growth is that of the whole process."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        click.echo("the peak of memory cannot be reset here: growth is measured from the start", err=True)
-
-
-def _resident() -> int | None:
-    _forget_peak()
-    return peak_memory()
-
-
 def table(record: dict[str, Any]) -> str:
     """Markdown: throughput and memory, the median of the rounds with the least and the largest."""
     rounds = record["rounds"]
@@ -198,6 +185,8 @@ def main(
     folder = dataclasses.replace(ModelDir.open(model), eos_token_ids=frozenset())
     backend = GenaiBackend(folder, "cpu", threads=threads)
     requests = make_requests(case, rows)
+    if not reset_peak_memory():
+        click.echo("the peak of memory cannot be reset here: growth is measured from the start", err=True)
     with Engine(backend) as engine:
         prepared = [backend.preprocess(r.prompt, [_picture(r)], r.num_crops or 1) for r in requests]
         estimated = backend.batch_bytes(prepared, requests[0].max_new_tokens)

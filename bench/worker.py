@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -14,7 +13,7 @@ import time
 from pathlib import Path
 
 from ..machine.device import gpu_memory_used
-from ..machine.memory import peak_memory
+from ..machine.memory import peak_memory, reset_peak_memory
 
 
 def main() -> None:
@@ -36,18 +35,12 @@ def main() -> None:
         print(json.dumps({"load_s": time.perf_counter() - began}), file=answers)
         for line in sys.stdin:
             task = json.loads(line)
-            _forget_peak()
+            reset_peak_memory()
             sample = subject.run(Case.parse(task["case"]), Path(task["picture"]))
             print(json.dumps(dataclasses.asdict(sample) | _memory()), file=answers)
     except Exception as exc:
         print(json.dumps({"error": f"{type(exc).__name__}: {exc}"}), file=answers)
         raise SystemExit(1) from exc
-
-
-def _forget_peak() -> None:
-    """Let the kernel start its high-water mark anew, so that each answer has its own (Linux)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _memory() -> dict[str, int | None]:

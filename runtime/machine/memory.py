@@ -25,6 +25,15 @@ def peak_memory() -> int | None:
     return _table_bytes(Path("/proc/self/status"), "VmHWM")
 
 
+def reset_peak_memory() -> bool:
+    """Start `peak_memory` anew from what this process holds now (Linux). False where that is not possible."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
 def _least(machine: int | None, *groups: int) -> int | None:
     return min((size for size in (machine, *groups) if size is not None), default=None)
 

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from phi3v.machine.memory import _cgroup_limits, available_memory, total_memory
+import numpy as np
+import pytest
+
+from phi3v.machine.memory import _cgroup_limits, available_memory, peak_memory, reset_peak_memory, total_memory
 
 
 def write(folder: Path, **files: str) -> None:
@@ -38,3 +41,14 @@ def test_the_older_groups_are_read_too(tmp_path: Path) -> None:
 
 def test_a_system_without_groups_has_no_limits(tmp_path: Path) -> None:
     assert list(_cgroup_limits(tmp_path, tmp_path / "absent")) == []
+
+
+def test_the_peak_falls_to_what_is_held_once_it_is_reset() -> None:
+    np.ones(25_000_000)  # 200 MB that the process holds and gives back
+    before = peak_memory()
+    if not reset_peak_memory():
+        pytest.skip("this system cannot reset the peak")
+    after = peak_memory()
+    assert before is not None
+    assert after is not None
+    assert after < before - 150_000_000
