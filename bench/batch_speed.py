@@ -8,7 +8,6 @@ the logits of a row lie from those of its own run.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,9 @@ from ..models.folder import ModelDir
 from ..types import MAX_BATCH_SIZE, GenerationRequest, GenerationResult
 from .case_option import case_type
 from .cases import PROMPT, Case, picture_bytes
-from .record import describe_machine, describe_model, describe_packages, describe_source, now
+from .record import BATCH_FORMAT, Record
 from .statistics import Ratio
 
-FORMAT, VERSION = "phi3v-batch-speed", 1
 _LOGIT_STEPS = 8
 
 
@@ -137,9 +135,10 @@ def _minus(peak: int | None, before: int | None) -> int | None:
     return None if peak is None or before is None else peak - before
 
 
-def table(record: dict[str, Any]) -> str:
+def table(record: Record) -> str:
     """Markdown: throughput and memory, the median of the rounds with the least and the largest."""
-    rounds = record["rounds"]
+    content = record.content
+    rounds = content["rounds"]
 
     def ratio(value: Any) -> str:
         found = Ratio.of(
@@ -154,16 +153,16 @@ def table(record: dict[str, Any]) -> str:
     grown = [one["together"]["rss_growth_bytes"] for one in rounds if one["together"]["rss_growth_bytes"] is not None]
     return "\n".join(
         [
-            f"| {record['settings']['rows']} rows, {record['settings']['case']} | together against alone |",
+            f"| {content['settings']['rows']} rows, {content['settings']['case']} | together against alone |",
             "|---|---|",
             f"| decode, tokens/s | {ratio(lambda s: s['decode_tokens'] / s['decode_s'])} |",
             f"| prefill, 1/s | {ratio(lambda s: 1 / s['prefill_s'])} |",
             f"| both, 1/s | {ratio(lambda s: 1 / (s['prefill_s'] + s['decode_s']))} |",
             f"| answers with the same tokens | {same} of {count} |",
             f"| memory taken, largest | {max(grown, default=0) / 1e6:.0f} MB, "
-            f"estimated {record['estimated_bytes'] / 1e6:.0f} MB |",
-            f"| logits, largest difference | {record['logits']['largest']:.2g} "
-            f"(least margin of a token {record['logits']['margin_least']:.2g}) |",
+            f"estimated {content['estimated_bytes'] / 1e6:.0f} MB |",
+            f"| logits, largest difference | {content['logits']['largest']:.2g} "
+            f"(least margin of a token {content['logits']['margin_least']:.2g}) |",
         ]
     )
 
@@ -195,33 +194,21 @@ def main(
                 f"{rows} rows may take {estimated} bytes and --max-memory is {max_memory}: they would run in groups; "
                 "give more memory or fewer --rows"
             )
-        record: dict[str, Any] = {
-            "format": FORMAT,
-            "version": VERSION,
-            "time": now(),
-            "machine": describe_machine(),
-            "packages": describe_packages(),
-            "source": describe_source(),
-            "model": describe_model(model),
-            "settings": {"case": str(case), "rows": rows, "threads": threads, "max_memory": max_memory},
-            "prompt_tokens": [len(one.input_ids) for one in prepared],
-            "estimated_bytes": estimated,
-            "warmup": measure_round(engine, requests, max_memory),
-            "rounds": [],
-        }
-        _write(record, out)
+        record = Record.begin(
+            BATCH_FORMAT,
+            model,
+            out=out,
+            settings={"case": str(case), "rows": rows, "threads": threads, "max_memory": max_memory},
+            prompt_tokens=[len(one.input_ids) for one in prepared],
+            estimated_bytes=estimated,
+            rounds=[],
+        )
+        record.set("warmup", measure_round(engine, requests, max_memory))
         for number in range(rounds):
-            record["rounds"].append(measure_round(engine, requests, max_memory))
-            _write(record, out)
+            record.add("rounds", measure_round(engine, requests, max_memory))
             click.echo(f"round {number + 1} of {rounds}", err=True)
-        record["logits"] = logit_gap(backend, requests)
-    _write(record, out)
+        record.set("logits", logit_gap(backend, requests))
     click.echo(table(record))
-
-
-def _write(record: dict[str, Any], out: Path | None) -> None:
-    if out:
-        out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _picture(request: GenerationRequest) -> Any:

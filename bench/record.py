@@ -1,8 +1,9 @@
 """A benchmark's record: a JSON file that stands alone.
 
-`format` "phi3v-bench", `version` 1. `machine`, `packages`, `source` (commit), `models` (per subject: name, files' hash,
-bytes, synthetic, device), `settings`, `cases`, and every raw sample: {"subject", "case", "round", "warmup", metrics}.
-Summaries are not stored: they are derived by whoever reads it.
+Every record names its format and version, and says when it was begun (under the format's own key), on what `machine`,
+with which `packages`, from which `source` (version and commit), and of which `model` or `models` (name, hash, bytes,
+whether the weights are random). What follows is the format's own. A "phi3v-bench" record has `settings`, `cases` and
+every raw sample: {"subject", "case", "round", "warmup", metrics}. Summaries are not stored: readers derive them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,48 +23,90 @@ from ..errors import OptionError
 from ..machine.device import gpus, installed
 from ..machine.memory import total_memory
 
-FORMAT, VERSION = "phi3v-bench", 1
 METRICS = (
     *("image_decode_s", "preprocess_s", "prepare_s", "prefill_s", "ttft_s", "tpot_s", "total_s"),
     *("load_s", "cold_start_s", "rss_peak_bytes", "gpu_used_bytes"),
 )
-"""What is measured; smaller is better. prepare_s: image decode and preprocess; tpot_s: a token after the first."""
+"""What a "phi3v-bench" sample holds; smaller is better. prepare_s is image decode plus preprocessing, tpot_s the time
+per token after the first."""
 
 _PACKAGES = (
     *("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime", "onnxruntime-gpu"),
-    *(
-        "openvino",
-        "openvino-genai",
-        "nvidia-cudnn-cu13",
-        "nvidia-cublas",
-        "torch",
-        "transformers",
-        "numpy",
-        "pillow",
-        "tokenizers",
-    ),
+    *("openvino", "openvino-genai", "nvidia-cudnn-cu13", "nvidia-cublas"),
+    *("torch", "transformers", "numpy", "pillow", "tokenizers"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of record: its name and version, the key that holds when it was begun, and the command that makes one."""
+
+    name: str
+    version: int
+    time_key: str
+    command: str
+
+
+# Each has its own time_key because records of all three are published.
+SUBJECTS_FORMAT = Format("phi3v-bench", 1, "created", "phi3v bench run")
+SESSION_FORMAT = Format("phi3v-session-speed", 1, "started", "phi3v bench session")
+BATCH_FORMAT = Format("phi3v-batch-speed", 1, "time", "phi3v bench batch")
 
 
 @dataclass(frozen=True)
 class Record:
-    """A record in memory; `content` is the JSON."""
+    """A record in memory: `content` is the JSON, `out` the file that is rewritten as the record grows, if any."""
 
     content: dict[str, Any]
+    out: Path | None = None
 
     @classmethod
-    def read(cls, path: Path) -> Record:
-        """Read a record. Raises OptionError for a file that is none, or of a newer version."""
+    def begin(cls, kind: Format, models: Path | Mapping[str, Path], *, out: Path | None = None, **own: Any) -> Record:
+        """Begin a record of `models`, one folder or several by label. `own` holds the format's own fields."""
+        measured = (
+            {"model": describe_model(models)}
+            if isinstance(models, Path)
+            else {"models": {label: describe_model(folder) for label, folder in models.items()}}
+        )
+        return cls(
+            {
+                "format": kind.name,
+                "version": kind.version,
+                kind.time_key: datetime.now(UTC).isoformat(timespec="seconds"),
+                "source": describe_source(),
+                "machine": describe_machine(),
+                "packages": describe_packages(),
+                **measured,
+                **own,
+            },
+            out,
+        )
+
+    @classmethod
+    def read(cls, path: Path, kind: Format = SUBJECTS_FORMAT) -> Record:
+        """Read a record of this kind. Raises OptionError for any other file and for another version."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            known = content["format"] == FORMAT and content["version"] == VERSION
+            found = content["format"], content["version"]
         except (OSError, ValueError, KeyError, TypeError) as exc:
-            raise OptionError(f"{path} is no benchmark record ({exc}); make one with `phi3v bench run`") from exc
-        if not known:
-            raise OptionError(
-                f"{path} is {content['format']} version {content['version']}; this reads {FORMAT} {VERSION}"
-            )
+            raise OptionError(f"{path} is not a benchmark record ({exc}); make one with `{kind.command}`") from exc
+        if found != (kind.name, kind.version):
+            raise OptionError(f"{path} is {found[0]} version {found[1]}; this reads {kind.name} {kind.version}")
         return cls(content)
+
+    def add(self, field: str, entry: Any) -> None:
+        """Append to one of the record's lists, and rewrite `out`: a run that ends early leaves what it measured."""
+        self.content[field].append(entry)
+        self._save()
+
+    def set(self, field: str, value: Any) -> None:
+        """Set a field, and rewrite `out`."""
+        self.content[field] = value
+        self._save()
+
+    def _save(self) -> None:
+        if self.out is not None:
+            self.write(self.out)
 
     def write(self, path: Path) -> None:
         """Write the JSON file."""
@@ -130,11 +174,6 @@ def describe_model(folder: Path) -> dict[str, Any]:
             content = json.loads(file.read_text(encoding="utf-8"))
             synthetic = synthetic or bool(content.get("synthetic") or content.get("phi3v_synthetic"))
     return {"name": folder.resolve().name, "bytes": total, "hash": digest.hexdigest()[:16], "synthetic": synthetic}
-
-
-def now() -> str:
-    """This moment, UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _nvidia_driver() -> str | None:

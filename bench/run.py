@@ -23,16 +23,7 @@ from ..machine.memory import available_memory
 from .cases import PROMPT, Case
 from .extras import require_extra
 from .openvino.subject import folder_crops
-from .record import (
-    FORMAT,
-    VERSION,
-    Record,
-    describe_machine,
-    describe_model,
-    describe_packages,
-    describe_source,
-    now,
-)
+from .record import SUBJECTS_FORMAT, Record
 from .subjects import SUBJECTS
 
 T = TypeVar("T")
@@ -99,30 +90,24 @@ def run(
             raise OptionError(f"{spec.label} can do none of the cases: it always makes {spec.fixed_crops} crops")
     if len({spec.label for spec in subjects}) < len(subjects):
         raise OptionError("two subjects have the same label; name them LABEL:SUBJECT=FOLDER")
-    models = {spec.label: describe_model(spec.model) | _settings(spec) for spec in subjects}
-    stays = _fit_together(models, subjects[0].device) if resident is None else resident
-    samples: list[dict[str, Any]] = []
-    record = Record(
-        {
-            "format": FORMAT,
-            "version": VERSION,
-            "created": now(),
-            "source": describe_source(),
-            "machine": describe_machine(),
-            "packages": describe_packages(),
-            "models": models,
-            "settings": {"rounds": rounds, "resident": stays, "greedy": True, "prompt": PROMPT},
-            "cases": [str(case) for case in cases],
-            "samples": samples,
-        }
+    record = Record.begin(
+        SUBJECTS_FORMAT,
+        {spec.label: spec.model for spec in subjects},
+        out=out,
+        settings={"rounds": rounds, "resident": resident, "greedy": True, "prompt": PROMPT},
+        cases=[str(case) for case in cases],
+        samples=[],
     )
+    for spec in subjects:
+        record.content["models"][spec.label] |= _settings(spec)
+    if resident is None:
+        resident = _fit_together(record.content["models"], subjects[0].device)
+        record.content["settings"]["resident"] = resident
     with tempfile.TemporaryDirectory() as scratch:
         pictures = {case: case.write_picture(Path(scratch)) for case in cases}
-        turns = _resident_turns if stays else _fresh_turns
+        turns = _resident_turns if resident else _fresh_turns
         for sample in turns(subjects, pictures, rounds, say):
-            samples.append(sample)
-            if out is not None:
-                record.write(out)
+            record.add("samples", sample)
     return record
 
 

@@ -6,7 +6,6 @@ The time of a side is from the picture's bytes to the last token of the last ans
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,9 +18,8 @@ from ..engine import Engine, load
 from ..types import GenerationResult
 from .case_option import case_type
 from .cases import Case, picture_bytes
-from .record import describe_machine, describe_model, describe_packages, describe_source, now
+from .record import SESSION_FORMAT, Record
 
-FORMAT, VERSION = "phi3v-session-speed", 1
 QUESTIONS = (
     "What is the title?",
     "Who wrote it?",
@@ -84,22 +82,19 @@ def main(model: Path, case: Case, questions: int, rounds: int, out: Path | None)
     asked = [QUESTIONS[n % len(QUESTIONS)] for n in range(questions)]
     began = time.perf_counter()
     with load(model, "cpu") as engine:
-        content: dict[str, Any] = {
-            **{"format": FORMAT, "version": VERSION, "started": now(), "case": str(case), "questions": questions},
-            **{"machine": describe_machine(), "packages": describe_packages(), "source": describe_source()},
-            **{"model": describe_model(model), "load_s": time.perf_counter() - began, "rounds": []},
-        }
+        load_s = time.perf_counter() - began
+        record = Record.begin(
+            SESSION_FORMAT, model, out=out, case=str(case), questions=questions, load_s=load_s, rounds=[]
+        )
         for _ in range(rounds):
             found = one_round(engine, case, asked, lambda line: click.echo(line, err=True))
-            content["rounds"].append(found)
-            if out is not None:  # after every round: what was measured stays when a later one breaks off
-                out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            record.add("rounds", found)
             same = "tokens identical" if not found["differing"] else f"tokens differ: {found['differing']}"
             click.echo(
                 f"{questions} questions: session {found['session_s']:.2f} s, fresh runs {found['fresh_s']:.2f} s, "
                 f"{found['ratio']:.1f}x; {same}"
             )
-    if any(found["differing"] for found in content["rounds"]):
+    if any(found["differing"] for found in record.content["rounds"]):
         raise click.exceptions.Exit(1)
 
 
