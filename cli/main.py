@@ -16,7 +16,7 @@ from phi3v.errors import BuiltinModelWarning
 
 from .ask import ask
 from .batch.command import batch
-from .bench import bench
+from .bench.command import bench
 from .chat import chat
 from .doctor import doctor
 from .export import export

@@ -1,4 +1,4 @@
-"""Make a folder that OpenVINO GenAI's VLMPipeline loads: `python -m phi3v.bench.openvino.folder CHECKPOINT OUT`.
+"""Make a folder that OpenVINO GenAI's VLMPipeline loads: `phi3v bench openvino-folder CHECKPOINT OUT`.
 
 The usual way, optimum-intel, needs the model's remote code and an older transformers. This converts the modules of the
 PyTorch reference instead, into the same graphs under the same names, and compresses the weights as optimum-intel does:
@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 from transformers import PreTrainedTokenizerFast
 
@@ -22,6 +21,7 @@ from ...errors import CheckpointError, OptionError
 from ...export.checkpoint import BOS_TOKEN, END_TOKENS, Checkpoint
 from ...export.dims import PATCHES
 from ..extras import require_extra
+from ..program import run_command
 from ..reference import ReferenceModel
 from .graphs import LANGUAGE, graphs
 from .subject import import_openvino
@@ -105,16 +105,5 @@ def _save(graph: Any, path: Path) -> None:
     openvino.save_model(graph, str(path), compress_to_fp16=False)
 
 
-@click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path, exists=True))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--bits", type=click.Choice([str(bits) for bits in BITS]), default="4", show_default=True)
-@click.option("--group-size", type=click.IntRange(min=1), default=128, show_default=True, help="With 4 bits.")
-@click.option("--num-crops", type=click.IntRange(min=1), help="Default: the checkpoint's own.")
-def main(checkpoint: Path, out: Path, bits: str, group_size: int, num_crops: int | None) -> None:
-    """Write OUT, a folder for `phi3v bench run openvino=OUT`."""
-    click.echo(str(write_folder(checkpoint, out, bits=int(bits), group_size=group_size, num_crops=num_crops)))
-
-
 if __name__ == "__main__":
-    main()
+    run_command("openvino-folder")

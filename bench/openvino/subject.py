@@ -42,7 +42,7 @@ def folder_crops(folder: Path) -> int:
         return int(json.loads(path.read_text(encoding="utf-8"))["num_crops"])
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise ModelFolderError(
-            f"{path} gives no num_crops ({exc}); make the folder with python -m phi3v.bench.openvino.folder"
+            f"{path} gives no num_crops ({exc}); make the folder with `phi3v bench openvino-folder`"
         ) from exc
 
 

@@ -1,16 +1,16 @@
-"""Speed and loss of the decoder in each quantisation: `python -m phi3v.bench.studies.export_settings CHECKPOINT OUT`.
+"""Speed and loss of the decoder in each quantisation: `phi3v bench study export-settings CHECKPOINT OUT`.
 
-Builds one model folder a setting (vision and embedding shared), measures them side by side, and compares the logits of
-every prompt position with the fp32 reference's. The CPU default of the exporter comes from this table.
+Builds one model folder per setting (vision and embedding are shared), measures them side by side, and compares the
+logits of every prompt position with the fp32 reference's. The exporter's default for the CPU comes from this table.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-import click
 import numpy as np
 
 from ...export.build import export_model
@@ -19,9 +19,9 @@ from ...export.decoder import write_decoder
 from ...export.quantize import BlockQuantization
 from ...images.load import load_image
 from ...models.manifest import describe_files, read_manifest, write_manifest
-from ..case_option import case_type
 from ..cases import PROMPT, Case, picture_bytes
 from ..parity import all_logits, closeness
+from ..program import run_command
 from ..record import Record
 from ..reference import ReferenceModel
 from ..run import SubjectSpec, run
@@ -40,8 +40,26 @@ accuracy_level 4 lets the CPU multiply in int8; lower levels dequantise to fp32 
 """
 
 
+def write_table(
+    checkpoint: Path,
+    out: Path,
+    case: Case,
+    *,
+    rounds: int = 7,
+    say: Callable[[str], None] = lambda line: None,
+) -> str:
+    """Build every setting under OUT/models, measure, and write OUT/record.json and OUT/table.md; return the table."""
+    (out / "models").mkdir(parents=True, exist_ok=True)
+    folders = build(checkpoint, out / "models")
+    specs = [SubjectSpec(name, "ours", folder) for name, folder in folders.items()]
+    record = run(specs, [case], rounds=rounds, out=out / "record.json", say=say)
+    text = format_table(record, measure_losses(checkpoint, folders, 1))
+    (out / "table.md").write_text(text + "\n", encoding="utf-8")
+    return text
+
+
 def build(checkpoint: Path, folder: Path) -> dict[str, Path]:
-    """One model folder a setting; all but the decoder shared by hard links."""
+    """Build one model folder per setting. All files but the decoder's are shared by hard links."""
     base = folder / "base"
     if not base.exists():
         export_model(checkpoint, base)
@@ -62,8 +80,8 @@ def build(checkpoint: Path, folder: Path) -> dict[str, Path]:
     return made
 
 
-def table(record: Record, loss: dict[str, dict[str, float]]) -> str:
-    """Markdown: speed against the first setting, by round, and distance from fp32."""
+def format_table(record: Record, loss: dict[str, dict[str, float]]) -> str:
+    """Write speed against the first setting, by round, and distance from fp32 as Markdown."""
     case, first = record.cases[0], record.subjects[0]
     lines = [
         "| decoder | bytes | prefill | decode | cosine, mean | cosine, least | KL, nats |",
@@ -88,8 +106,8 @@ def table(record: Record, loss: dict[str, dict[str, float]]) -> str:
     )
 
 
-def losses(checkpoint: Path, folders: dict[str, Path], num_crops: int) -> dict[str, dict[str, float]]:
-    """Distance of each folder's logits from the fp32 reference's."""
+def measure_losses(checkpoint: Path, folders: dict[str, Path], num_crops: int) -> dict[str, dict[str, float]]:
+    """Measure the distance of each folder's logits from the fp32 reference's."""
     reference = ReferenceModel(Checkpoint.open(checkpoint))
     inputs = reference.preprocess(PROMPT, [load_image(picture_bytes(640, 400))], num_crops)
     expected = reference.logits(inputs).numpy()
@@ -97,21 +115,5 @@ def losses(checkpoint: Path, folders: dict[str, Path], num_crops: int) -> dict[s
     return {name: closeness(expected, all_logits(folder, inputs)) for name, folder in folders.items()}
 
 
-@click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path, exists=True))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--case", type=case_type, default="1344x1344:4:64", show_default=True)
-@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
-def main(checkpoint: Path, out: Path, case: Case, rounds: int) -> None:
-    """Build every setting under OUT/models, measure, and write OUT/record.json and OUT/table.md."""
-    (out / "models").mkdir(parents=True, exist_ok=True)
-    folders = build(checkpoint, out / "models")
-    specs = [SubjectSpec(name, "ours", folder) for name, folder in folders.items()]
-    record = run(specs, [case], rounds=rounds, out=out / "record.json", say=lambda line: click.echo(line, err=True))
-    text = table(record, losses(checkpoint, folders, 1))
-    (out / "table.md").write_text(text + "\n", encoding="utf-8")
-    click.echo(text)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("study", "export-settings")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from phi3v.bench.cuda_table import build, subjects
+from phi3v.bench.cuda_table import build, list_subjects
 from phi3v.bench.record import Record
 from phi3v.errors import OptionError
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
@@ -31,7 +31,7 @@ def test_one_command_builds_measures_and_reports(tmp_path: Path) -> None:
 def test_on_a_gpu_graphs_and_half_precision_references_are_compared(tmp_path: Path) -> None:
     for name in ("int4", "fp16", "checkpoint"):
         (tmp_path / name).mkdir()
-    labels = [spec.label for spec in subjects(tmp_path, "cuda")]
+    labels = [spec.label for spec in list_subjects(tmp_path, "cuda")]
     assert labels == [
         *("int4", "int4-graph", "fp16", "fp16-graph"),
         *("genai-int4", "genai-fp16", "torch-fp16", "torch-bf16"),

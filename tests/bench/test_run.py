@@ -4,19 +4,14 @@ import os
 import subprocess
 from pathlib import Path
 
-import click
 import pytest
-from click.testing import CliRunner
 from processes import PHI3V
 
-from phi3v.bench import batch_speed, session_speed
 from phi3v.bench.cases import Case, picture_bytes
 from phi3v.bench.extras import require_extra
 from phi3v.bench.record import METRICS, Record
 from phi3v.bench.report import html_page, markdown
 from phi3v.bench.run import SubjectSpec, run
-from phi3v.bench.studies import export_settings
-from phi3v.cli.bench import bench as cli_bench
 from phi3v.errors import InferenceError, MissingDependencyError, OptionError
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
@@ -115,25 +110,6 @@ def test_a_heavy_package_that_is_missing_is_named_before_anything_runs() -> None
 def test_a_case_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(OptionError, match="such as 1344x1344:16:64"):
         Case.parse(text)
-
-
-@pytest.mark.parametrize(
-    ("command", "arguments"),
-    [
-        (session_speed.main, ["."]),
-        (batch_speed.main, ["."]),
-        (export_settings.main, [".", "absent"]),
-        (cli_bench, ["run", "ours=."]),
-    ],
-    ids=["session_speed", "batch_speed", "export_settings", "bench run"],
-)
-def test_a_bad_case_is_one_message_and_status_2(command: click.Command, arguments: list[str]) -> None:
-    done = CliRunner().invoke(command, [*arguments, "--case", "640x480"])
-    assert done.exit_code == 2
-    assert done.output.splitlines()[-1] == (
-        "Error: Invalid value for '--case': case '640x480' is not understood; give WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS, "
-        "such as 1344x1344:16:64"
-    )
 
 
 def test_a_case_reads_back_what_it_prints() -> None:

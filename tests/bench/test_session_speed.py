@@ -5,7 +5,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from phi3v.bench.session_speed import main
+from phi3v.cli.main import main
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
@@ -13,7 +13,19 @@ from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 def test_both_sides_answer_alike_and_every_answer_is_in_the_record(tmp_path: Path) -> None:
     model = export_model(write_random_checkpoint(tmp_path / "c", tiny_dims(), seed=1), tmp_path / "m", precision="fp32")
     out = tmp_path / "record.json"
-    arguments = [str(model), "--case", "336x336:1:4", "--questions", "3", "--rounds", "2", "--out", str(out)]
+    arguments = [
+        "bench",
+        "session",
+        str(model),
+        "--case",
+        "336x336:1:4",
+        "--questions",
+        "3",
+        "--rounds",
+        "2",
+        "--out",
+        str(out),
+    ]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
     assert done.output.count("tokens identical") == 2

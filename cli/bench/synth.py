@@ -1,0 +1,36 @@
+"""`phi3v bench synth`: a model with random weights, to try and to measure on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..options import build_device_option, precision_option
+from ..progress import progress_bar
+from .options import path_type
+
+
+@click.command(short_help="Make a model with random weights.")
+@click.argument("out", type=path_type)
+@click.option("--size", type=click.Choice(["tiny", "full"]), default="tiny", show_default=True)
+@click.option("--layers", type=click.IntRange(min=1), help="Decoder layers. Default: 2 (tiny), 32 (full).")
+@precision_option
+@build_device_option
+@click.option("--seed", type=int, default=0, show_default=True)
+def synth(out: Path, size: str, layers: int | None, precision: str, device: str, seed: int) -> None:
+    """Write a checkpoint with random weights to OUT/checkpoint and export it to OUT/model.
+
+    "full" has the real 4.2 B dimensions: its speed and memory are the real model's, its answers mean nothing.
+    """
+    from phi3v.export.build import export_model
+    from phi3v.export.synthetic import full_dims, require_synthetic, tiny_dims, write_random_checkpoint
+    from phi3v.models.folder import MANIFEST
+
+    require_synthetic(out / "model", MANIFEST, "synthetic")
+    dims = full_dims(layers=layers or 32) if size == "full" else tiny_dims(layers=layers or 2)
+    checkpoint = write_random_checkpoint(out / "checkpoint", dims, seed)
+    with progress_bar() as progress:
+        export_model(checkpoint, out / "model", precision=precision, device=device, overwrite=True, progress=progress)
+    click.echo("random weights: answers of this model mean nothing", err=True)
+    click.echo(str(out / "model"))

@@ -1,0 +1,68 @@
+"""Every tool of bench/ is a command of `phi3v bench`, and its old module name runs the same command."""
+
+import runpy
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from phi3v.bench.openvino.folder import BITS
+from phi3v.cli.bench.command import bench
+from phi3v.cli.bench.nano_settings import nano_settings
+from phi3v.cli.bench.openvino_folder import openvino_folder
+from phi3v.cli.main import main
+from phi3v.export.nano.card import BARS
+
+COMMANDS = ["batch", "compare", "cuda-table", "gate", "openvino-folder", "parity", "run", "session", "study", "synth"]
+OLD_NAMES = {
+    "session_speed": ["session"],
+    "batch_speed": ["batch"],
+    "cuda_table": ["cuda-table"],
+    "openvino.folder": ["openvino-folder"],
+    "studies.export_settings": ["study", "export-settings"],
+    "studies.nano_settings": ["study", "nano-settings"],
+}
+
+
+def help_of(words: list[str]) -> str:
+    done = CliRunner().invoke(main, ["bench", *words, "--help"], prog_name="phi3v")
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_every_tool_is_a_command() -> None:
+    assert sorted(bench.commands) == COMMANDS
+
+
+# The module is imported once more under the name __main__, as python -m does.
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("module", OLD_NAMES)
+def test_the_old_module_name_runs_the_command(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"phi3v.bench.{module}", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.split() == help_of(OLD_NAMES[module]).split()  # lines are as long as the terminal
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["session", "."], ["batch", "."], ["study", "export-settings", ".", "absent"], ["run", "ours=."]],
+    ids=["session", "batch", "export-settings", "run"],
+)
+def test_a_bad_case_is_one_message_and_status_2(words: list[str]) -> None:
+    done = CliRunner().invoke(main, ["bench", *words, "--case", "640x480"])
+    assert done.exit_code == 2
+    assert done.output.splitlines()[-1] == (
+        "Error: Invalid value for '--case': case '640x480' is not understood; give WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS, "
+        "such as 1344x1344:16:64"
+    )
+
+
+def test_the_choices_are_those_of_the_library() -> None:
+    choices = {option.name: option.type.choices for option in openvino_folder.params if option.name == "bits"}
+    assert choices == {"bits": tuple(map(str, BITS))}
+    choices = {option.name: option.type.choices for option in nano_settings.params if option.name == "jobs"}
+    assert choices == {"jobs": tuple(BARS)}
