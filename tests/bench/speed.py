@@ -1,6 +1,7 @@
-"""`pytest bench/`: the parts of a request under pytest-benchmark, on a small model with random weights.
+"""The parts of a request under pytest-benchmark, on a small model with random weights: `pytest tests/bench/speed.py`.
 
 For watching one machine over time (`--benchmark-autosave`, `--benchmark-compare`); `phi3v bench run` compares backends.
+Not named test_*, so that a run of all tests leaves it out.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ def photo() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def picture(photo: bytes) -> Image.Image:
+def image(photo: bytes) -> Image.Image:
     return load_image(photo)
 
 
@@ -46,17 +47,17 @@ def test_decode_of_a_12_megapixel_jpeg(benchmark: Benchmark, photo: bytes) -> No
 
 
 @pytest.mark.parametrize("num_crops", [1, 4, 16])
-def test_hd_transform(benchmark: Benchmark, picture: Image.Image, num_crops: int) -> None:
-    benchmark(hd.transform, picture, num_crops)
+def test_hd_transform(benchmark: Benchmark, image: Image.Image, num_crops: int) -> None:
+    benchmark(hd.transform, image, num_crops)
 
 
 @pytest.mark.parametrize("num_crops", [1, 4, 16])
-def test_first_token(benchmark: Benchmark, engine: Engine, picture: Image.Image, num_crops: int) -> None:
-    benchmark(engine.generate, PROMPT, [picture], num_crops=num_crops, max_new_tokens=1)
+def test_first_token(benchmark: Benchmark, engine: Engine, image: Image.Image, num_crops: int) -> None:
+    benchmark(engine.generate, PROMPT, [image], num_crops=num_crops, max_new_tokens=1)
 
 
-def test_64_tokens_after_a_picture(benchmark: Benchmark, engine: Engine, picture: Image.Image) -> None:
-    benchmark(engine.generate, PROMPT, [picture], num_crops=1, max_new_tokens=64)
+def test_64_tokens_after_an_image(benchmark: Benchmark, engine: Engine, image: Image.Image) -> None:
+    benchmark(engine.generate, PROMPT, [image], num_crops=1, max_new_tokens=64)
 
 
 def test_loading(benchmark: Benchmark, engine: Engine) -> None:
