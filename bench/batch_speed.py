@@ -25,7 +25,7 @@ from ..machine.memory import peak_memory, reset_peak_memory
 from ..models.folder import ModelDir
 from ..prepare import prepare
 from ..types import GenerationRequest, GenerationResult
-from .cases import PROMPT, Case, picture_bytes
+from .cases import PROMPT, Case, make_jpeg
 from .program import run_command
 from .record import BATCH_FORMAT, Record
 from .statistics import Ratio
@@ -81,11 +81,11 @@ def measure(
 
 
 def make_requests(case: Case, rows: int) -> list[GenerationRequest]:
-    """Make questions of different lengths about pictures of different shapes."""
+    """Make questions of different lengths about images of different shapes."""
     return [
         GenerationRequest(
             f"{PROMPT} " + "Please take your time. " * row,
-            [picture_bytes(case.width, max(16, case.height - 24 * row))],
+            [make_jpeg(case.width, max(16, case.height - 24 * row))],
             case.new_tokens,
             case.num_crops,
         )

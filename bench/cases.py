@@ -1,4 +1,4 @@
-"""What is measured: a picture, a number of crops, a number of new tokens. The same bytes on every machine."""
+"""What is measured: an image, a number of crops, a number of new tokens. The same bytes on every machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..images.load import MAX_PIXELS
 from ..types import MAX_CROPS
 
 PROMPT = "Could you please introduce this stock to me?"
-"""The question of every case; the pictures decide what it costs."""
+"""The question of every case; the images decide what it costs."""
 
 _FORM = re.compile(r"(\d{1,9})x(\d{1,9}):(\d{1,9}):(\d{1,9})")
 _MAX_SIDE = 65_500
@@ -51,14 +51,14 @@ class Case:
     def __str__(self) -> str:
         return f"{self.width}x{self.height}:{self.num_crops}:{self.new_tokens}"
 
-    def write_picture(self, folder: Path) -> Path:
-        """The case's picture as a JPEG file: smooth colour, edges and fine noise, from a fixed seed."""
+    def write_image(self, folder: Path) -> Path:
+        """The case's image as a JPEG file: smooth colour, edges and fine noise, from a fixed seed."""
         path = folder / f"{self.width}x{self.height}.jpg"
-        path.write_bytes(picture_bytes(self.width, self.height))
+        path.write_bytes(make_jpeg(self.width, self.height))
         return path
 
 
-def picture_bytes(width: int, height: int) -> bytes:
+def make_jpeg(width: int, height: int) -> bytes:
     """A JPEG of quality 90 that decodes and resizes with the effort of a photograph."""
     rng = np.random.default_rng(336)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)

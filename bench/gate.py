@@ -21,7 +21,7 @@ from .run import SubjectSpec, run
 BASELINE = Path(__file__).parent / "records" / "gate-baseline.json"
 SUBJECT, REFERENCE = "ours", "torch-fp32"
 CASES = (Case(1344, 1344, 4, 32), Case(4000, 3000, 1, 2))
-"""A request in which prefill and decode count, and one in which reading and preparing the picture do."""
+"""A request in which prefill and decode count, and one in which reading and preparing the image do."""
 
 LAYERS = 10
 BUSY = 1.25

@@ -44,12 +44,12 @@ class Parity:
 
 
 def parity(
-    checkpoint: Path, model: Path, prompt: str, pictures: Sequence[Image.Image], *, num_crops: int, new_tokens: int
+    checkpoint: Path, model: Path, prompt: str, images: Sequence[Image.Image], *, num_crops: int, new_tokens: int
 ) -> Parity:
     """Compare a model folder with the checkpoint it was built from, in fp32 on the CPU."""
     reference = ReferenceModel(Checkpoint.open(checkpoint))
     backend = GenaiBackend(ModelDir.open(model), "cpu")
-    theirs, ours = reference.preprocess(prompt, pictures, num_crops), backend.preprocess(prompt, pictures, num_crops)
+    theirs, ours = reference.preprocess(prompt, images, num_crops), backend.preprocess(prompt, images, num_crops)
     expected = reference.logits(theirs).numpy()
     found = all_logits(model, ours)
     generation = backend.start(ours, TokenChooser(), new_tokens)

@@ -58,22 +58,22 @@ class ReferenceModel:
         """Load a Hugging Face checkpoint folder in the original tensor names, without remote code."""
         return cls(Checkpoint.open(path), dtype)
 
-    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: int) -> ModelInputs:
+    def preprocess(self, prompt: str, images: Sequence[Image.Image], num_crops: int) -> ModelInputs:
         """The reference processor: pixel_values [N, 1 + num_crops, 3, 336, 336] and ids chunk by chunk.
 
-        Raises PromptError for a prompt that spells a control token or a picture tag: read as one it means something
+        Raises PromptError for a prompt that spells a control token or an image tag: read as one it means something
         else than here.
         """
         if spelled := _CONTROL.search(prompt):
             raise PromptError(f"the PyTorch reference would read {spelled[0]} in the prompt as control; rephrase")
-        tags = "".join(f"<|image_{n}|>\n" for n in range(1, len(pictures) + 1))
+        tags = "".join(f"<|image_{n}|>\n" for n in range(1, len(images) + 1))
         text = f"<|user|>\n{tags}{prompt}<|end|>\n<|assistant|>\n"
-        processed = [process_picture(picture, num_crops) for picture in pictures]
+        processed = [process_image(image, num_crops) for image in images]
         tokens = [count_tokens(*size) for _, size in processed]
         ids: list[int] = []
         for number, chunk in enumerate(re.split(r"<\|image_\d+\|>", text), start=1):
             ids += self.tokenizer.encode(chunk).ids  # its post-processor puts BOS in front
-            ids += [-number] * tokens[number - 1] if number <= len(pictures) else []
+            ids += [-number] * tokens[number - 1] if number <= len(images) else []
         pixels = torch.stack([p for p, _ in processed]).numpy() if processed else None
         sizes = np.array([size for _, size in processed], dtype=np.int64) if processed else None
         return ModelInputs(np.array(ids, dtype=np.int32), pixels, sizes, tuple(tokens))
@@ -161,11 +161,11 @@ class ReferenceBackend:
         """The checkpoint's own number of crops."""
         return self._model.num_crops
 
-    def preprocess(self, prompt: str, pictures: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
+    def preprocess(self, prompt: str, images: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
         """The reference processor."""
         if num_crops == "auto":
             raise OptionError("num_crops is 'auto'; the PyTorch reference takes 1 to 16")
-        return self.reference.preprocess(prompt, pictures, num_crops)
+        return self.reference.preprocess(prompt, images, num_crops)
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> ReferenceGeneration:
         """One generation."""
@@ -213,11 +213,11 @@ class _Vision(nn.Module):
         self.img_projection = nn.Sequential(nn.Linear(merged, hidden), nn.GELU(), nn.Linear(hidden, hidden))
 
     def forward(self, pixels: torch.Tensor, sizes: Sequence[Sequence[int]]) -> torch.Tensor:
-        rows = [self._picture(p, h // 336, w // 336) for p, (h, w) in zip(pixels, sizes, strict=True)]
+        rows = [self._arrange(p, h // 336, w // 336) for p, (h, w) in zip(pixels, sizes, strict=True)]
         projected: torch.Tensor = self.img_projection(torch.cat(rows))
         return projected
 
-    def _picture(self, crops: torch.Tensor, high: int, wide: int) -> torch.Tensor:
+    def _arrange(self, crops: torch.Tensor, high: int, wide: int) -> torch.Tensor:
         states = self.img_processor(crops[: high * wide + 1], output_hidden_states=True).hidden_states[-2][:, 1:]
         merged = states.reshape(-1, 12, 2, 12, 2, states.shape[-1]).transpose(2, 3).reshape(len(states), 12, 12, -1)
         sub = merged[1:].reshape(high, wide, 12, 12, -1).transpose(1, 2).reshape(high * 12, wide * 12, -1)
@@ -229,14 +229,14 @@ class _Vision(nn.Module):
 
 
 def count_tokens(height: int, width: int) -> int:
-    """Tokens of a padded picture, by the published formula."""
+    """Tokens of a padded image, by the published formula."""
     rows, columns = height // 336, width // 336
     return int((rows * columns + 1) * 144 + 1 + (rows + 1) * 12)
 
 
-def process_picture(picture: Image.Image, num_crops: int) -> tuple[torch.Tensor, tuple[int, int]]:
+def process_image(image: Image.Image, num_crops: int) -> tuple[torch.Tensor, tuple[int, int]]:
     """The reference image processor: float32 [1 + num_crops, 3, 336, 336], and the padded (height, width)."""
-    canvas = _pad(picture.convert("RGB"), num_crops)
+    canvas = _pad(image.convert("RGB"), num_crops)
     pixels = torch.from_numpy(np.array(canvas)).permute(2, 0, 1).contiguous().float().div(255)
     pixels = (pixels - _MEAN) / _STD
     whole = functional.interpolate(pixels[None], size=(336, 336), mode="bicubic")
@@ -247,9 +247,9 @@ def process_picture(picture: Image.Image, num_crops: int) -> tuple[torch.Tensor,
     return torch.cat([crops, padding]), (height, width)
 
 
-def _pad(picture: Image.Image, num_crops: int) -> Image.Image:
-    portrait = picture.width < picture.height
-    lying = picture.transpose(Image.Transpose.TRANSPOSE) if portrait else picture
+def _pad(image: Image.Image, num_crops: int) -> Image.Image:
+    portrait = image.width < image.height
+    lying = image.transpose(Image.Transpose.TRANSPOSE) if portrait else image
     ratio = lying.width / lying.height
     scale = 1
     while scale * math.ceil(scale / ratio) <= num_crops:

@@ -60,9 +60,9 @@ def html_page(record: Record) -> str:
 
 
 _NOT_TIMED = (
-    "Not timed: reading the picture's file into the cache, and the pause between turns. TTFT runs from the call to the "
-    "first token and holds decoding the picture, preprocessing, vision and prefill; decode is the time of the tokens "
-    "after it. Prepare is decoding the picture and preprocessing it, which genai's own processor does in one. Load is "
+    "Not timed: reading the image's file into the cache, and the pause between turns. TTFT runs from the call to the "
+    "first token and holds decoding the image, preprocessing, vision and prefill; decode is the time of the tokens "
+    "after it. Prepare is decoding the image and preprocessing it, which genai's own processor does in one. Load is "
     "one process's; cold start runs from starting the process to its first token."
 )
 _TABLES: tuple[tuple[str, Callable[[Record], list[Row]]], ...] = (

@@ -104,9 +104,9 @@ def run(
         resident = _fit_together(record.content["models"], subjects[0].device)
         record.content["settings"]["resident"] = resident
     with tempfile.TemporaryDirectory() as scratch:
-        pictures = {case: case.write_picture(Path(scratch)) for case in cases}
+        images = {case: case.write_image(Path(scratch)) for case in cases}
         turns = _resident_turns if resident else _fresh_turns
-        for sample in turns(subjects, pictures, rounds, say):
+        for sample in turns(subjects, images, rounds, say):
             record.add("samples", sample)
     return record
 
@@ -118,34 +118,34 @@ def _settings(spec: SubjectSpec) -> dict[str, Any]:
 
 def _resident_turns(
     subjects: Sequence[SubjectSpec],
-    pictures: dict[Case, Path],
+    images: dict[Case, Path],
     rounds: int,
     say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
-    common = [case for case in pictures if all(spec.takes(case) for spec in subjects)] or list(pictures)
+    common = [case for case in images if all(spec.takes(case) for spec in subjects)] or list(images)
     for spec in subjects:
         # Loaded beside others, a worker's first answer waits for them: its start is measured apart, alone, and on a
         # case that every subject can do.
         first = min((case for case in common if spec.takes(case)), key=lambda case: case.num_crops)
         say(f"starting {spec.label}")
         with closing(_Worker(spec)) as worker:
-            yield worker.measure(first, pictures[first], 0, say)
+            yield worker.measure(first, images[first], 0, say)
     with ExitStack() as stack:
         workers = []
         for spec in subjects:
             say(f"loading {spec.label}")
             workers.append(stack.enter_context(closing(_Worker(spec, start=False))))
         for number in range(rounds + 1):
-            for case, picture in pictures.items():
+            for case, image in images.items():
                 for worker in _rotated(workers, number):
                     if worker.spec.takes(case):
-                        yield worker.measure(case, picture, number, say)
+                        yield worker.measure(case, image, number, say)
                         time.sleep(_SETTLE_S)
 
 
 def _fresh_turns(
     subjects: Sequence[SubjectSpec],
-    pictures: dict[Case, Path],
+    images: dict[Case, Path],
     rounds: int,
     say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
@@ -154,12 +154,12 @@ def _fresh_turns(
             say(f"loading {spec.label}")
             with closing(_Worker(spec)) as worker:
                 # The first answer also pays for first use of the memory: a short one of the cheapest case takes it.
-                own = [case for case in pictures if spec.takes(case)]
+                own = [case for case in images if spec.takes(case)]
                 cheapest = min(own, key=lambda case: case.num_crops)
-                warm_up = worker.measure(replace(cheapest, new_tokens=2), pictures[cheapest], 0, say)
+                warm_up = worker.measure(replace(cheapest, new_tokens=2), images[cheapest], 0, say)
                 yield warm_up | {"round": number, "warmup": True}
                 for case in own:
-                    yield worker.measure(case, pictures[case], number, say)
+                    yield worker.measure(case, images[case], number, say)
 
 
 def _rotated(items: Sequence[T], number: int) -> list[T]:
@@ -187,11 +187,11 @@ class _Worker:
         load_s = self._read()["load_s"]
         self._load_s: float | None = load_s if start else None
 
-    def measure(self, case: Case, picture: Path, number: int, say: Callable[[str], None]) -> dict[str, Any]:
+    def measure(self, case: Case, image: Path, number: int, say: Callable[[str], None]) -> dict[str, Any]:
         """One answer as the record keeps it; round 0 is warm-up."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # a process that is gone is reported by what it does not answer
-            self._process.stdin.write(json.dumps({"case": str(case), "picture": str(picture)}) + "\n")
+            self._process.stdin.write(json.dumps({"case": str(case), "image": str(image)}) + "\n")
             self._process.stdin.flush()
         answer = self._read()
         first_token_at = answer.pop("first_token_at")

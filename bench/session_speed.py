@@ -14,7 +14,7 @@ from typing import Any
 
 from ..engine import Engine, load
 from ..types import GenerationResult
-from .cases import Case, picture_bytes
+from .cases import Case, make_jpeg
 from .program import run_command
 from .record import SESSION_FORMAT, Record
 
@@ -59,14 +59,14 @@ def measure(
 
 def measure_round(engine: Engine, case: Case, questions: list[str], say: Callable[[str], None]) -> dict[str, Any]:
     """Answer all questions in one session, then each in a fresh run."""
-    picture, crops, new = picture_bytes(case.width, case.height), case.num_crops, case.new_tokens
+    image, crops, new = make_jpeg(case.width, case.height), case.num_crops, case.new_tokens
     say("one session")
     began = time.perf_counter()
-    with engine.session([picture], num_crops=crops) as session:
+    with engine.session([image], num_crops=crops) as session:
         asked = time_answers(lambda question: session.ask(question, max_new_tokens=new), questions, say)
         session_s = time.perf_counter() - began
     say("fresh runs")
-    fresh = time_answers(lambda q: engine.generate(q, [picture], num_crops=crops, max_new_tokens=new), questions, say)
+    fresh = time_answers(lambda q: engine.generate(q, [image], num_crops=crops, max_new_tokens=new), questions, say)
     fresh_s = sum(row["seconds"] for row in fresh)
     differing = [a["question"] for a, b in zip(asked, fresh, strict=True) if a["token_ids"] != b["token_ids"]]
     return {

@@ -25,8 +25,8 @@ OpenVINO GenAI's VLMPipeline."""
 class Subject(Protocol):
     """One loaded backend."""
 
-    def run(self, case: Case, picture: Path) -> Sample:
-        """Answer the case's question about its picture."""
+    def run(self, case: Case, image: Path) -> Sample:
+        """Answer the case's question about its image."""
         ...
 
 
@@ -66,9 +66,9 @@ class _EngineSubject:
     def __init__(self, backend: Backend) -> None:
         self._engine = Engine(_EndlessBackend(backend))
 
-    def run(self, case: Case, picture: Path) -> Sample:
+    def run(self, case: Case, image: Path) -> Sample:
         began, first, first_at = time.perf_counter(), 0.0, 0.0
-        with self._engine.stream(PROMPT, [picture], num_crops=case.num_crops, max_new_tokens=case.new_tokens) as stream:
+        with self._engine.stream(PROMPT, [image], num_crops=case.num_crops, max_new_tokens=case.new_tokens) as stream:
             for _ in stream:
                 if not first:
                     first, first_at = time.perf_counter() - began, time.monotonic()
@@ -115,11 +115,11 @@ class _ExampleLoop:
         self._model = load_model(self._og, model, device, threads=threads)
         self._processor = self._model.create_multimodal_processor()
 
-    def run(self, case: Case, picture: Path) -> Sample:
+    def run(self, case: Case, image: Path) -> Sample:
         if case.num_crops != 16:
             raise OptionError(f"genai's own processor always makes 16 crops; leave it out of the case {case}")
         began = time.perf_counter()
-        images = self._og.Images.open(str(picture))
+        images = self._og.Images.open(str(image))
         prompt = f"<|user|>\n<|image_1|>\n{PROMPT}<|end|>\n<|assistant|>\n"
         inputs = self._processor(prompt, images=images)
         length = int(inputs["input_ids"].as_numpy().shape[1])

@@ -36,7 +36,7 @@ def main() -> None:
         for line in sys.stdin:
             task = json.loads(line)
             reset_peak_memory()
-            sample = subject.run(Case.parse(task["case"]), Path(task["picture"]))
+            sample = subject.run(Case.parse(task["case"]), Path(task["image"]))
             print(json.dumps(dataclasses.asdict(sample) | _memory()), file=answers)
     except Exception as exc:
         print(json.dumps({"error": f"{type(exc).__name__}: {exc}"}), file=answers)

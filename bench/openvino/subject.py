@@ -89,12 +89,12 @@ class OpenVinoSubject:
         prompt_tokens = metrics.get_num_input_tokens()
         return Answer(tuple(watch.ids), prompt_tokens, watch.first_s - began, watch.first_at, total)
 
-    def run(self, case: Case, picture: Path) -> Sample:
-        """Answer the case's question about its picture."""
+    def run(self, case: Case, image: Path) -> Sample:
+        """Answer the case's question about its image."""
         if case.num_crops != self._num_crops:
             raise OptionError(f"this OpenVINO folder makes {self._num_crops} crops; leave it out of the case {case}")
         began = time.perf_counter()
-        with Image.open(picture) as opened:
+        with Image.open(image) as opened:
             pixels = np.asarray(opened.convert("RGB"))
         decoded = time.perf_counter() - began
         text = f"<|user|>\n{_IMAGE_TAG}\n{PROMPT}<|end|>\n<|assistant|>\n"
@@ -122,7 +122,7 @@ class OpenVinoSubject:
 def _scheduler(genai: Any) -> Any:
     """The pipeline's own settings (the prompt in one piece), but for the cache of prompts it has answered before.
 
-    Cached, every round after the first would answer the same picture without a prefill.
+    Cached, every round after the first would answer the same image without a prefill.
     """
     scheduler = genai.SchedulerConfig()
     scheduler.max_num_batched_tokens, scheduler.enable_prefix_caching = sys.maxsize, False

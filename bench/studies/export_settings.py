@@ -19,7 +19,7 @@ from ...export.decoder import write_decoder
 from ...export.quantize import BlockQuantization
 from ...images.load import load_image
 from ...models.manifest import describe_files, read_manifest, write_manifest
-from ..cases import PROMPT, Case, picture_bytes
+from ..cases import PROMPT, Case, make_jpeg
 from ..parity import all_logits, closeness
 from ..program import run_command
 from ..record import Record
@@ -109,7 +109,7 @@ def format_table(record: Record, loss: dict[str, dict[str, float]]) -> str:
 def measure_losses(checkpoint: Path, folders: dict[str, Path], num_crops: int) -> dict[str, dict[str, float]]:
     """Measure the distance of each folder's logits from the fp32 reference's."""
     reference = ReferenceModel(Checkpoint.open(checkpoint))
-    inputs = reference.preprocess(PROMPT, [load_image(picture_bytes(640, 400))], num_crops)
+    inputs = reference.preprocess(PROMPT, [load_image(make_jpeg(640, 400))], num_crops)
     expected = reference.logits(inputs).numpy()
     del reference
     return {name: closeness(expected, all_logits(folder, inputs)) for name, folder in folders.items()}

@@ -13,7 +13,7 @@ from PIL import Image
 
 import phi3v
 from phi3v import hd
-from phi3v.bench.cases import PROMPT, picture_bytes
+from phi3v.bench.cases import PROMPT, make_jpeg
 from phi3v.engine import Engine
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
@@ -34,7 +34,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def photo() -> bytes:
-    return picture_bytes(*TWELVE_MEGAPIXELS)
+    return make_jpeg(*TWELVE_MEGAPIXELS)
 
 
 @pytest.fixture(scope="module")

@@ -27,19 +27,19 @@ GREEDY = SamplingParams()
 PROMPT = "Compare: 日本語, é and 😀?"
 
 
-def picture(width: int, height: int) -> Image.Image:
+def make_image(width: int, height: int) -> Image.Image:
     pixels = np.random.default_rng(width).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
 
 
-PICTURES = {"none": [], "landscape": [picture(500, 300)], "portrait": [picture(200, 420)]}
-PICTURES["two"] = PICTURES["landscape"] + PICTURES["portrait"]
-CASES = [(name, crops) for name, crops in itertools.product(PICTURES, (1, 4, 16)) if name != "none" or crops == 1]
+IMAGES = {"none": [], "landscape": [make_image(500, 300)], "portrait": [make_image(200, 420)]}
+IMAGES["two"] = IMAGES["landscape"] + IMAGES["portrait"]
+CASES = [(name, crops) for name, crops in itertools.product(IMAGES, (1, 4, 16)) if name != "none" or crops == 1]
 
 
 @pytest.fixture(scope="session")
 def parity_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # The switch at 2048 lets a 16-crop pair run beyond it and a single picture stay below.
+    # The switch at 2048 lets a 16-crop pair run beyond it and a single image stay below.
     path = tmp_path_factory.mktemp("parity") / "checkpoint"
     return write_random_checkpoint(path, tiny_dims(layers=4, original_context=2048), seed=1, dtype="float32")
 
@@ -83,8 +83,8 @@ def generate(backend: Backend, inputs: ModelInputs, count: int, sampling: Sampli
 def test_ids_and_pixels_equal_the_reference(
     ours: GenaiBackend, reference: ReferenceModel, name: str, num_crops: int
 ) -> None:
-    mine = ours.preprocess(PROMPT, PICTURES[name], num_crops)
-    theirs = reference.preprocess(PROMPT, PICTURES[name], num_crops)
+    mine = ours.preprocess(PROMPT, IMAGES[name], num_crops)
+    theirs = reference.preprocess(PROMPT, IMAGES[name], num_crops)
     assert mine.input_ids.tolist() == theirs.input_ids.tolist()
     assert mine.image_tokens == theirs.image_tokens
     if mine.pixel_values is None or theirs.pixel_values is None:
@@ -103,15 +103,15 @@ def test_ids_and_pixels_equal_the_reference(
 def test_greedy_tokens_equal_the_reference(
     ours: GenaiBackend, reference: ReferenceModel, name: str, num_crops: int
 ) -> None:
-    inputs = reference.preprocess(PROMPT, PICTURES[name], num_crops)
-    mine = generate(ours, ours.preprocess(PROMPT, PICTURES[name], num_crops), NEW_TOKENS)
+    inputs = reference.preprocess(PROMPT, IMAGES[name], num_crops)
+    mine = generate(ours, ours.preprocess(PROMPT, IMAGES[name], num_crops), NEW_TOKENS)
     assert mine == reference.greedy(inputs, NEW_TOKENS)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_drawn_tokens_equal_the_reference(ours: GenaiBackend, parity_checkpoint: Path, seed: int) -> None:
     how = SamplingParams(temperature=1.3, top_k=40, top_p=0.9, repetition_penalty=1.2, seed=seed)
-    inputs = ours.preprocess(PROMPT, PICTURES["portrait"], 4)
+    inputs = ours.preprocess(PROMPT, IMAGES["portrait"], 4)
     drawn = generate(ours, inputs, NEW_TOKENS, how)
     assert drawn == generate(ReferenceBackend(parity_checkpoint), inputs, NEW_TOKENS, how)
     assert drawn != generate(ours, inputs, NEW_TOKENS)
@@ -121,7 +121,7 @@ def test_drawn_tokens_equal_the_reference(ours: GenaiBackend, parity_checkpoint:
 def test_fp32_logits_equal_the_reference_at_every_position(
     fp32_folder: Path, ours: GenaiBackend, reference: ReferenceModel, name: str, num_crops: int
 ) -> None:
-    inputs = ours.preprocess(PROMPT, PICTURES[name], num_crops)
+    inputs = ours.preprocess(PROMPT, IMAGES[name], num_crops)
     expected = reference.logits(inputs).numpy()
     assert np.abs(graph_logits(fp32_folder, inputs) - expected).max() < 1e-3
 
@@ -150,7 +150,7 @@ def test_a_generation_that_crosses_the_longrope_switch_equals_the_reference(
     ours: GenaiBackend, reference: ReferenceModel
 ) -> None:
     question = "x" * (2048 - 1921 - 40)
-    square = [PICTURES["landscape"][0].resize((400, 300))]
+    square = [IMAGES["landscape"][0].resize((400, 300))]
     inputs = ours.preprocess(question, square, 16)
     assert 2048 - NEW_TOKENS < len(inputs.input_ids) < 2048
     crossed = generate(ours, inputs, NEW_TOKENS)
@@ -181,18 +181,18 @@ def test_what_a_config_changes_is_changed_in_both(tmp_path: Path, change: str) -
 @pytest.mark.parametrize("spelled", ["<|image_1|>", "<|end|>", "</s>"])
 def test_the_reference_refuses_what_it_would_read_as_control(reference: ReferenceModel, spelled: str) -> None:
     with pytest.raises(PromptError, match="rephrase"):
-        reference.preprocess(f"a {spelled} b", PICTURES["landscape"], 1)
+        reference.preprocess(f"a {spelled} b", IMAGES["landscape"], 1)
 
 
 def test_tokens_in_a_format_equal_the_reference(fp32_folder: Path, parity_checkpoint: Path) -> None:
     fields = parse_fields("title, year int?, tags list[str]")
 
     def answers(engine: phi3v.Engine) -> list[tuple[int, ...]]:
-        picture = PICTURES["landscape"]
+        images = IMAGES["landscape"]
         with engine:
             how = [{}, {"temperature": 1.0, "seed": 2, "repetition_penalty": 1.3}]
             streams = [
-                engine.stream(PROMPT, picture, max_new_tokens=24, num_crops=1, answer_format=fields, **h) for h in how
+                engine.stream(PROMPT, images, max_new_tokens=24, num_crops=1, answer_format=fields, **h) for h in how
             ]
             for stream in streams:
                 with contextlib.suppress(TruncatedAnswerError):
@@ -206,7 +206,7 @@ def test_tokens_in_a_format_equal_the_reference(fp32_folder: Path, parity_checkp
 
 def test_int4_stays_near_the_reference(parity_checkpoint: Path, reference: ReferenceModel, ours: GenaiBackend) -> None:
     folder = export_model(parity_checkpoint, parity_checkpoint.parent / "int4", precision="int4")
-    inputs = ours.preprocess(PROMPT, PICTURES["landscape"], 1)
+    inputs = ours.preprocess(PROMPT, IMAGES["landscape"], 1)
     expected, got = reference.logits(inputs).numpy(), graph_logits(folder, inputs)
     cosine = (expected * got).sum(-1) / np.linalg.norm(expected, axis=-1) / np.linalg.norm(got, axis=-1)
     print(f"int4 on random weights: logits cosine mean {cosine.mean():.4f}, least {cosine.min():.4f}")
@@ -216,7 +216,7 @@ def test_int4_stays_near_the_reference(parity_checkpoint: Path, reference: Refer
 def test_the_engine_gives_the_same_answer_on_either_backend(fp32_folder: Path, parity_checkpoint: Path) -> None:
     def ask(engine: phi3v.Engine) -> phi3v.GenerationResult:
         with engine:
-            return engine.generate(PROMPT, PICTURES["landscape"], max_new_tokens=16, num_crops=1)
+            return engine.generate(PROMPT, IMAGES["landscape"], max_new_tokens=16, num_crops=1)
 
     ours, theirs = ask(phi3v.load(fp32_folder, "cpu")), ask(phi3v.Engine(ReferenceBackend(parity_checkpoint)))
     assert ours.text.startswith(theirs.text)
@@ -226,9 +226,9 @@ def test_the_engine_gives_the_same_answer_on_either_backend(fp32_folder: Path, p
 
 def test_a_conversation_is_the_same_on_either_backend(fp32_folder: Path, parity_checkpoint: Path) -> None:
     def talk(engine: phi3v.Engine) -> list[tuple[int, ...]]:
-        with engine, engine.session(PICTURES["landscape"], num_crops=1) as session:
+        with engine, engine.session(IMAGES["landscape"], num_crops=1) as session:
             answers = [session.chat("What is this?", max_new_tokens=8), session.ask("Why?", max_new_tokens=8)]
-            answers += [session.chat("And this?", PICTURES["portrait"], max_new_tokens=8)]
+            answers += [session.chat("And this?", IMAGES["portrait"], max_new_tokens=8)]
             return [answer.token_ids for answer in [*answers, session.chat("Well?", max_new_tokens=8)]]
 
     backend = ReferenceBackend(parity_checkpoint)

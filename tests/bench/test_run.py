@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from processes import PHI3V
 
-from phi3v.bench.cases import Case, picture_bytes
+from phi3v.bench.cases import Case, make_jpeg
 from phi3v.bench.extras import require_extra
 from phi3v.bench.record import METRICS, Record
 from phi3v.bench.report import html_page, markdown
@@ -116,8 +116,8 @@ def test_a_case_reads_back_what_it_prints() -> None:
     assert Case.parse(str(ALL_CROPS)) == ALL_CROPS
 
 
-def test_the_picture_is_the_same_everywhere() -> None:
-    assert picture_bytes(64, 48) == picture_bytes(64, 48)
+def test_the_image_is_the_same_everywhere() -> None:
+    assert make_jpeg(64, 48) == make_jpeg(64, 48)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"format": "phi3v-bench", "version": 2}', "[]"])

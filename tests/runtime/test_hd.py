@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from phi3v import hd
-from phi3v.bench.reference import count_tokens, process_picture
+from phi3v.bench.reference import count_tokens, process_image
 from phi3v.errors import OptionError
 
 
@@ -24,9 +24,9 @@ def sizes() -> list[tuple[int, int, int]]:
 
 @pytest.mark.parametrize(("width", "height", "num_crops"), sizes())
 def test_crops_are_bit_exact_and_the_global_crop_is_within_1e_5(width: int, height: int, num_crops: int) -> None:
-    picture = noise(width, height)
-    ours = hd.transform(picture, num_crops)
-    theirs, size = process_picture(picture, num_crops)
+    image = noise(width, height)
+    ours = hd.transform(image, num_crops)
+    theirs, size = process_image(image, num_crops)
     assert ours.plan.image_size == size
     assert ours.plan.image_tokens == count_tokens(*size)
     assert (ours.crops[1:] == theirs.numpy()[1 : len(ours.crops)]).all()

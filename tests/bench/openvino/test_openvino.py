@@ -57,8 +57,9 @@ def exact_subject(folder: Path):
     return OpenVinoSubject(folder, "cpu", **EXACT)
 
 
-def prompt(question: str, *, picture: bool) -> str:
-    return f"<|user|>\n{'<|image_1|>' if picture else ''}{chr(10) if picture else ''}{question}<|end|>\n<|assistant|>\n"
+def prompt(question: str, *, with_image: bool) -> str:
+    tag = "<|image_1|>\n" if with_image else ""
+    return f"<|user|>\n{tag}{question}<|end|>\n<|assistant|>\n"
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -67,7 +68,7 @@ def noise(width: int, height: int) -> Image.Image:
 
 @needs_openvino
 def test_text_gives_the_references_tokens(folder: Path, reference) -> None:
-    answer = exact_subject(folder).answer(prompt(PROMPT, picture=False), None, 24)
+    answer = exact_subject(folder).answer(prompt(PROMPT, with_image=False), None, 24)
     inputs = reference.preprocess(PROMPT, [], 1)
     assert answer.prompt_tokens == len(inputs.input_ids)
     assert list(answer.ids) == reference.greedy(inputs, 24)
@@ -78,30 +79,30 @@ def test_a_text_beyond_the_longrope_switch_gives_the_references_tokens(folder: P
     question = "Tell me more. " * 40
     inputs = reference.preprocess(question, [], 1)
     assert len(inputs.input_ids) > SWITCH
-    answer = exact_subject(folder).answer(prompt(question, picture=False), None, 12)
+    answer = exact_subject(folder).answer(prompt(question, with_image=False), None, 12)
     assert list(answer.ids) == reference.greedy(inputs, 12)
 
 
 @needs_openvino
 @pytest.mark.parametrize(("width", "height"), [(336, 336), (500, 300), (120, 400)])
 def test_one_crop_gives_the_references_tokens(folder: Path, reference, width: int, height: int) -> None:
-    picture = noise(width, height)
-    answer = exact_subject(folder).answer(prompt(PROMPT, picture=True), np.asarray(picture), 16)
-    inputs = reference.preprocess(PROMPT, [picture], 1)
+    image = noise(width, height)
+    answer = exact_subject(folder).answer(prompt(PROMPT, with_image=True), np.asarray(image), 16)
+    inputs = reference.preprocess(PROMPT, [image], 1)
     assert answer.prompt_tokens == len(inputs.input_ids)
     assert list(answer.ids) == reference.greedy(inputs, 16)
 
 
 @needs_openvino
-def test_four_crops_give_the_references_tokens_once_the_whole_picture_is_scaled_as_openvino_does(
+def test_four_crops_give_the_references_tokens_once_the_whole_image_is_scaled_as_openvino_does(
     checkpoint: Path, reference, tmp_path: Path
 ) -> None:
     from phi3v.bench.openvino.folder import write_folder
 
-    picture = noise(700, 640)
+    image = noise(700, 640)
     folder = write_folder(checkpoint, tmp_path / "four", bits=32, num_crops=4)
-    answer = exact_subject(folder).answer(prompt(PROMPT, picture=True), np.asarray(picture), 16)
-    inputs = reference.preprocess(PROMPT, [picture], 4)
+    answer = exact_subject(folder).answer(prompt(PROMPT, with_image=True), np.asarray(image), 16)
+    inputs = reference.preprocess(PROMPT, [image], 4)
     assert answer.prompt_tokens == len(inputs.input_ids)
     crops = inputs.pixel_values[0]
     grid = crops[1:].reshape(2, 2, 3, 336, 336).transpose(2, 0, 3, 1, 4).reshape(3, 672, 672)
@@ -143,8 +144,8 @@ def test_compressed_weights_answer_in_full_length(checkpoint: Path, tmp_path: Pa
     folder = write_folder(checkpoint, tmp_path / "out", bits=bits, group_size=32)
     fp32 = checkpoint.parent / "fp32" / "openvino_language_model.bin"
     assert (folder / fp32.name).stat().st_size < fp32.stat().st_size / (2 if bits == 4 else 1.5)
-    picture = np.asarray(noise(64, 48))
-    assert len(OpenVinoSubject(folder, "cpu", threads=1).answer(prompt(PROMPT, picture=True), picture, 5).ids) == 5
+    image = np.asarray(noise(64, 48))
+    assert len(OpenVinoSubject(folder, "cpu", threads=1).answer(prompt(PROMPT, with_image=True), image, 5).ids) == 5
 
 
 @needs_openvino

@@ -1,17 +1,22 @@
 """Every tool of bench/ is a command of `phi3v bench`, and its old module name runs the same command."""
 
+import json
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from phi3v.bench.openvino.folder import BITS
 from phi3v.cli.bench.command import bench
 from phi3v.cli.bench.nano_settings import nano_settings
 from phi3v.cli.bench.openvino_folder import openvino_folder
 from phi3v.cli.main import main
+from phi3v.export.build import export_model
 from phi3v.export.nano.card import BARS
+from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
 COMMANDS = ["batch", "compare", "cuda-table", "gate", "openvino-folder", "parity", "run", "session", "study", "synth"]
 OLD_NAMES = {
@@ -66,3 +71,21 @@ def test_the_choices_are_those_of_the_library() -> None:
     assert choices == {"bits": tuple(map(str, BITS))}
     choices = {option.name: option.type.choices for option in nano_settings.params if option.name == "jobs"}
     assert choices == {"jobs": tuple(BARS)}
+
+
+def test_parity_takes_an_image_under_its_old_name_too(tmp_path: Path) -> None:
+    checkpoint = write_random_checkpoint(tmp_path / "c", tiny_dims(), seed=1)
+    model = export_model(checkpoint, tmp_path / "m", precision="fp32")
+    image = tmp_path / "small.png"
+    Image.new("RGB", (64, 48), "teal").save(image)
+
+    def measure(option: str) -> dict[str, object]:
+        words = ["parity", str(checkpoint), str(model), option, str(image), "--new-tokens", "1", "--json"]
+        done = CliRunner().invoke(main, ["bench", *words])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.output)
+
+    found = measure("--image")
+    assert found["ids_equal"] is True
+    assert found == measure("--picture")
+    assert "--picture" not in help_of(["parity"])
