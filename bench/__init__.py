@@ -1,1 +1,1 @@
-"""What measures phi3v and proves it against the PyTorch reference."""
+"""Measures phi3v beside other engines, and checks it against the PyTorch reference."""

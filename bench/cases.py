@@ -1,4 +1,4 @@
-"""What is measured: an image, a number of crops, a number of new tokens. The same bytes on every machine."""
+"""What is measured: an image, a number of crops, a number of new tokens. The image is the same on every machine."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ..images.load import MAX_PIXELS
 from ..types import MAX_CROPS
 
 PROMPT = "Could you please introduce this stock to me?"
-"""The question of every case; the images decide what it costs."""
+"""The question of every case. What it costs depends on the image."""
 
 _FORM = re.compile(r"(\d{1,9})x(\d{1,9}):(\d{1,9}):(\d{1,9})")
 _MAX_SIDE = 65_500
-"""Of a JPEG."""
+"""libjpeg writes no wider or higher image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One JPEG of `width` x `height` pixels cut into at most `num_crops` crops, answered with `new_tokens` tokens."""
+    """A JPEG of `width` x `height` pixels, cut into at most `num_crops` crops, and an answer of `new_tokens` tokens."""
 
     width: int
     height: int
@@ -33,7 +33,7 @@ class Case:
 
     @classmethod
     def parse(cls, text: str) -> Case:
-        """From `WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS`. Raises OptionError."""
+        """Parse `WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS`. Raises OptionError."""
         match = _FORM.fullmatch(text)
         if match is None:
             raise OptionError(
@@ -52,14 +52,17 @@ class Case:
         return f"{self.width}x{self.height}:{self.num_crops}:{self.new_tokens}"
 
     def write_image(self, folder: Path) -> Path:
-        """The case's image as a JPEG file: smooth colour, edges and fine noise, from a fixed seed."""
+        """Write the case's image to a JPEG file in `folder`."""
         path = folder / f"{self.width}x{self.height}.jpg"
         path.write_bytes(make_jpeg(self.width, self.height))
         return path
 
 
 def make_jpeg(width: int, height: int) -> bytes:
-    """A JPEG of quality 90 that decodes and resizes with the effort of a photograph."""
+    """Draw smooth colours, edges and fine noise from a fixed seed, as a JPEG that costs as much as a photograph.
+
+    Decoding and resizing take the time they take for a photograph of the same size.
+    """
     rng = np.random.default_rng(336)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     waves = [np.sin(x / (17 + 9 * c)) + np.cos(y / (23 - 5 * c)) + ((x // 64 + y // 48) % 2) for c in range(3)]

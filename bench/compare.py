@@ -1,7 +1,7 @@
-"""Whether one record is faster or slower than another, and when that cannot be said.
+"""Decides whether one record is faster or slower than another, or that the samples cannot tell.
 
 The rule: medians of at least five samples; a change counts when it exceeds both TOLERANCE and three standard errors of
-the two medians. Records of different machines, versions or models are not compared, unless told.
+the two medians. Records from different machines, versions or models are only compared on request.
 """
 
 from __future__ import annotations
@@ -13,25 +13,27 @@ from typing import Any, Literal
 
 from ..errors import OptionError
 from .record import Record
-from .statistics import MAD_TO_SIGMA, Summary, round_ratios
+from .statistics import MAD_TO_SIGMA, Summary, divide_rounds
 
 Verdict = Literal["better", "same", "worse", "too few", "too noisy"]
 
 TOLERANCE = 0.10
-"""Changes below a tenth are left alone: runs on one machine differ that much by where memory happens to lie."""
+"""Smaller changes do not count: two runs on one machine differ by that much, depending on where memory is allocated."""
 
 UNDECIDABLE = 0.20
-"""With an uncertainty above this nothing can be said."""
+"""If the uncertainty is larger than this, the samples are too noisy to decide."""
 
 FEWEST = 5
+"""Fewer samples than this decide nothing."""
+
 _TIMES = ("prepare_s", "prefill_s", "ttft_s", "tpot_s", "total_s")
-# Standard error of a median of normal values, in standard errors of the mean: sqrt(pi / 2).
+# The standard error of the median of normal values, in standard errors of their mean, is sqrt(pi / 2).
 _MEDIAN_ERROR = math.sqrt(math.pi / 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One line of a comparison. `factor`: new over old; `band`: how far from 1 it must be to count."""
+    """One line of a comparison: the medians of both records. `band`: how far from 1 their ratio must be to count."""
 
     subject: str
     case: str
@@ -43,65 +45,68 @@ class Change:
 
     @property
     def factor(self) -> float:
-        """New over old; above 1 is slower."""
+        """New time divided by old time; above 1 is slower."""
         return self.new / self.old if self.old else math.inf
 
 
 def compare(old: Record, new: Record, *, allow_different: bool = False) -> list[Change]:
-    """Compare the times of two records. Raises OptionError when they are not comparable."""
+    """Compare the times of two records. Raises OptionError if they are not comparable, unless `allow_different`."""
     if not allow_different:
         refuse_different(old, new)
-    common = list(_common(old, new))
+    common = list(_list_common(old, new))
     if not common:
         raise OptionError("these records have no subject and case in common; there is nothing to compare")
     return [
-        _judge(subject, case, metric, *(_series(record, subject, case, metric) for record in (old, new)))
+        _judge(subject, case, metric, *(_list_values(record, subject, case, metric) for record in (old, new)))
         for subject, case, metric in common
     ]
 
 
 def compare_ratios(old: Record, new: Record, subject: str, reference: str) -> list[Change]:
-    """Compare `subject`'s times over `reference`'s, each ratio within one run: machines matter less.
+    """Compare the ratios of `subject`'s times to `reference`'s, each taken within one round.
 
-    Raises OptionError when a record lacks one of the two.
+    Ratios depend less on the machine than times do. Raises OptionError if a record lacks one of the two.
     """
     for record in (old, new):
         if missing := {subject, reference} - set(record.subjects):
-            raise OptionError(f"a record holds {', '.join(record.subjects)}, but not {', '.join(sorted(missing))}")
+            raise OptionError(f"a record has {', '.join(record.subjects)}, but not {', '.join(sorted(missing))}")
     return [
         _judge(
-            f"{subject}/{reference}", case, metric, *(_ratios(r, subject, reference, case, metric) for r in (old, new))
+            f"{subject}/{reference}",
+            case,
+            metric,
+            *(_divide(r, subject, reference, case, metric) for r in (old, new)),
         )
-        for name, case, metric in _common(old, new)
+        for name, case, metric in _list_common(old, new)
         if name == subject
     ]
 
 
 def refuse_different(old: Record, new: Record) -> None:
-    """Raise OptionError that names every difference which makes two records incomparable."""
-    found = list(_differences("", _identity(old), _identity(new)))
+    """Raise OptionError if machine, packages or models differ; the message names every difference."""
+    found = list(_find_differences("", _identify(old), _identify(new)))
     if found:
         raise OptionError(
-            "these records are not comparable: " + "; ".join(found) + " (--different compares them all the same)"
+            "these records are not comparable: " + "; ".join(found) + " (--different compares them anyway)"
         )
 
 
-def _identity(record: Record) -> dict[str, Any]:
+def _identify(record: Record) -> dict[str, Any]:
     content = record.content
-    # The kernel keeps a little more or less of the same memory for itself from one start to the next.
+    # In whole GiB: how much of the same memory the kernel reserves varies a little from one boot to the next.
     machine = content["machine"] | {"ram_bytes": round((content["machine"].get("ram_bytes") or 0) / 2**30)}
     return {"machine": machine, "packages": content["packages"], "models": content["models"]}
 
 
-def _differences(path: str, old: Any, new: Any) -> Iterator[str]:
+def _find_differences(path: str, old: Any, new: Any) -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
-            yield from _differences(f"{path}.{key}" if path else key, old.get(key), new.get(key))
+            yield from _find_differences(f"{path}.{key}" if path else key, old.get(key), new.get(key))
     elif old != new:
         yield f"{path} {old!r} -> {new!r}"
 
 
-def _common(old: Record, new: Record) -> Iterator[tuple[str, str, str]]:
+def _list_common(old: Record, new: Record) -> Iterator[tuple[str, str, str]]:
     for subject in old.subjects:
         for case in old.cases:
             for metric in _TIMES:
@@ -109,12 +114,12 @@ def _common(old: Record, new: Record) -> Iterator[tuple[str, str, str]]:
                     yield subject, case, metric
 
 
-def _series(record: Record, subject: str, case: str, metric: str) -> list[float]:
+def _list_values(record: Record, subject: str, case: str, metric: str) -> list[float]:
     return list(record.values(subject, case, metric).values())
 
 
-def _ratios(record: Record, subject: str, reference: str, case: str, metric: str) -> list[float]:
-    return round_ratios(record.values(subject, case, metric), record.values(reference, case, metric))
+def _divide(record: Record, subject: str, reference: str, case: str, metric: str) -> list[float]:
+    return divide_rounds(record.values(subject, case, metric), record.values(reference, case, metric))
 
 
 def _judge(subject: str, case: str, metric: str, old: Sequence[float], new: Sequence[float]) -> Change:

@@ -20,7 +20,7 @@ from ..machine.device import cuda_status
 from .cases import Case
 from .program import run_command
 from .record import Record
-from .report import html_page, markdown
+from .report import render_html, render_markdown
 from .run import SubjectSpec, run
 
 _CROPS = (1, 4, 16)
@@ -47,7 +47,7 @@ def write_table(
     folder = models or out / "models"
     ours_to_remove = models is None and not keep and not folder.exists()
     build(folder, size, device)
-    # One process per turn: at the full size the subjects do not fit into memory together.
+    # One process per turn, so that every subject has the GPU's memory to itself.
     record = run(
         list_subjects(folder, device),
         [Case(1344, 1344, num_crops, new_tokens) for num_crops in _CROPS],
@@ -56,8 +56,8 @@ def write_table(
         out=out / "record.json",
         say=say,
     )
-    (out / "report.md").write_text(markdown(record), encoding="utf-8")
-    (out / "report.html").write_text(html_page(record), encoding="utf-8")
+    (out / "report.md").write_text(render_markdown(record), encoding="utf-8")
+    (out / "report.html").write_text(render_html(record), encoding="utf-8")
     if ours_to_remove:
         shutil.rmtree(folder)
     return record

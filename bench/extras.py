@@ -1,4 +1,4 @@
-"""Whether the heavy packages are here that a measurement needs, asked before it begins."""
+"""Checks, before a measurement begins, that the heavy packages it needs are installed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..errors import MissingDependencyError
 
 
 def require_extra(extra: str, *modules: str) -> None:
-    """Raise MissingDependencyError that names the extra when one of its modules cannot be imported."""
+    """Raise MissingDependencyError, which names the extra, if one of its modules is not installed."""
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         raise MissingDependencyError(f"this needs {' and '.join(missing)}; run: pip install 'phi3v[{extra}]'")

@@ -1,7 +1,7 @@
-"""The gate against regressions: ours over the PyTorch reference, in one run, against a committed baseline of ratios.
+"""The gate against regressions: our times relative to the PyTorch reference's, compared with a committed baseline.
 
-Absolute times gate nothing. Nor does a baseline of another processor or of other versions, nor a run on a busy machine:
-these are only reported.
+Only ratios within one run can fail it, never absolute times. A baseline from another processor or other versions, and
+a run on a busy machine, are reported and decide nothing.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ from .run import SubjectSpec, run
 BASELINE = Path(__file__).parent / "records" / "gate-baseline.json"
 SUBJECT, REFERENCE = "ours", "torch-fp32"
 CASES = (Case(1344, 1344, 4, 32), Case(4000, 3000, 1, 2))
-"""A request in which prefill and decode count, and one in which reading and preparing the image do."""
+"""A request dominated by prefill and decode, and one dominated by reading and preparing the image."""
 
 LAYERS = 10
 BUSY = 1.25
-"""From here on other work shares the cores, and does not slow both subjects alike."""
+"""If the reference takes this many times as long as in the baseline, other work shares the cores, and it does not slow
+both subjects alike."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The gate's findings; `stale` says why the baseline decides nothing here, empty when it does."""
+    """The gate's findings. `stale` says why the baseline decides nothing here; it is empty when the baseline counts."""
 
     changes: list[Change]
     stale: str
 
     @property
     def passed(self) -> bool:
-        """Whether nothing became worse, as far as this machine can tell."""
+        """True if nothing became worse, as far as this machine can tell."""
         return bool(self.stale) or (bool(self.changes) and all(change.verdict != "worse" for change in self.changes))
 
 
 def check(baseline: Record, folder: Path, say: Callable[[str], None] = lambda line: None) -> Judgement:
-    """Measure and judge; what looks worse is measured once more, and counts when it is worse both times."""
+    """Measure and judge. If something looks worse, measure once more: only what is worse both times counts."""
     first = judge(baseline, measure(folder / "first", say=say))
     if first.passed:
         return first
@@ -61,24 +62,25 @@ def check(baseline: Record, folder: Path, say: Callable[[str], None] = lambda li
 def measure(
     folder: Path, *, layers: int = LAYERS, rounds: int = 7, say: Callable[[str], None] = lambda line: None
 ) -> Record:
-    """A small model of our own, both subjects in turns. `layers` more than the baseline's are a slowdown to catch."""
+    """Measure a small model and the reference in turns. More `layers` than the baseline's simulate a slowdown."""
     checkpoint, theirs = (
         write_random_checkpoint(folder / name, tiny_dims(hidden_size=512, layers=depth, heads=8, context=4096))
         for name, depth in (("checkpoint", layers), ("reference", LAYERS))
     )
     ours = export_model(checkpoint, folder / "model")
-    # One thread each: thread pools that wait for a busy core would measure the neighbours, not us.
+    # One thread each: a pool that waits for a busy core would measure other processes, not us.
     subjects = [SubjectSpec(SUBJECT, SUBJECT, ours, threads=1), SubjectSpec(REFERENCE, REFERENCE, theirs, threads=1)]
-    # A process each turn: where its memory happens to lie moves a short decoding step by a fifth, for its whole life.
+    # One process per turn: where a process allocates its memory changes its short decoding steps by a fifth for good.
     return run(subjects, CASES, rounds=rounds, resident=False, say=say)
 
 
 def judge(baseline: Record, new: Record) -> Judgement:
     """Compare a new record's ratios with the baseline's."""
-    return Judgement(compare_ratios(baseline, new, SUBJECT, REFERENCE), _stale(baseline, new))
+    return Judgement(compare_ratios(baseline, new, SUBJECT, REFERENCE), _explain_staleness(baseline, new))
 
 
-def _stale(baseline: Record, new: Record) -> str:
+def _explain_staleness(baseline: Record, new: Record) -> str:
+    """Say why the baseline decides nothing about `new`, or return an empty string."""
     differing = [
         f"{part} {key}: {before} -> {after}"
         for part, keys in (("machine", ("cpu", "cpus")), ("packages", ("onnxruntime", "onnxruntime-genai", "torch")))

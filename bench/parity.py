@@ -1,4 +1,4 @@
-"""How near a model folder is to the PyTorch reference on the same checkpoint: ids, pixels, logits, tokens."""
+"""Measures how close a model folder is to the PyTorch reference on the same checkpoint: ids, pixels, logits, tokens."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Array = npt.NDArray[np.float32]
 class Parity:
     """Differences between ours and the reference.
 
-    `pixel_max`: largest difference of the crops. `logit_max`, `cosine_mean`, `cosine_least`, `kl_mean` (nats, from the
-    reference to ours) and `top1_agreement` run over the logits of every prompt position. `first_difference`: index of
-    the first greedy token that differs, None when all `tokens` are equal, the end of the turn being the last.
+    `pixel_max`: largest difference between the crops. `logit_max`, `cosine_mean`, `cosine_least`, `kl_mean` (nats, from
+    the reference to ours) and `top1_agreement` are over the logits of every prompt position. `first_difference`: index
+    of the first greedy token that differs, None if all `tokens` are equal; the end of the turn is the last compared.
     """
 
     ids_equal: bool
@@ -43,7 +43,7 @@ class Parity:
     first_difference: int | None
 
 
-def parity(
+def measure_parity(
     checkpoint: Path, model: Path, prompt: str, images: Sequence[Image.Image], *, num_crops: int, new_tokens: int
 ) -> Parity:
     """Compare a model folder with the checkpoint it was built from, in fp32 on the CPU."""
@@ -51,20 +51,20 @@ def parity(
     backend = GenaiBackend(ModelDir.open(model), "cpu")
     theirs, ours = reference.preprocess(prompt, images, num_crops), backend.preprocess(prompt, images, num_crops)
     expected = reference.logits(theirs).numpy()
-    found = all_logits(model, ours)
+    found = compute_logits(model, ours)
     generation = backend.start(ours, TokenChooser(), new_tokens)
     tokens = [generation.step() for _ in range(new_tokens)]
     generation.close()
     backend.close()
     wanted = reference.greedy(theirs, new_tokens)
-    # After the end of the turn genai pads and the reference goes on: what differs there differs from nothing.
+    # Nothing after the end of the turn is compared: there genai pads, and the reference goes on generating.
     ends = [n for n, token in enumerate(wanted) if token in backend.model.eos_token_ids]
     wanted, tokens = (ids[: ends[0] + 1] if ends else ids for ids in (wanted, tokens))
     differing = [n for n, (a, b) in enumerate(zip(wanted, tokens, strict=True)) if a != b]
-    near = closeness(expected, found)
+    near = measure_closeness(expected, found)
     return Parity(
         ids_equal=bool(np.array_equal(theirs.input_ids, ours.input_ids)),
-        pixel_max=_pixel_difference(theirs, ours),
+        pixel_max=_compare_pixels(theirs, ours),
         logit_max=near["logit_max"],
         cosine_mean=near["cosine_mean"],
         cosine_least=near["cosine_least"],
@@ -75,23 +75,23 @@ def parity(
     )
 
 
-def closeness(expected: Array, found: Array) -> dict[str, float]:
-    """Distances between logits [L, vocab], position by position."""
-    cosines = _cosines(expected, found)
+def measure_closeness(expected: Array, found: Array) -> dict[str, float]:
+    """Measure the distances between logits [L, vocab], position by position."""
+    cosines = _compute_cosines(expected, found)
     return {
         "logit_max": float(np.abs(expected - found).max()),
         "cosine_mean": float(cosines.mean()),
         "cosine_least": float(cosines.min()),
-        "kl_mean": float(_kl(expected, found).mean()),
+        "kl_mean": float(_compute_kl(expected, found).mean()),
         "top1_agreement": float((expected.argmax(-1) == found.argmax(-1)).mean()),
     }
 
 
-def all_logits(model: Path, inputs: ModelInputs) -> Array:
-    """float32 [L, vocab]: the folder's own graphs run one after the other, without genai and without a cache."""
+def compute_logits(model: Path, inputs: ModelInputs) -> Array:
+    """Run the folder's graphs one after the other, without genai and without a cache: logits, float32 [L, vocab]."""
     folder = ModelDir.open(model)
     hidden = _embed(folder, inputs)
-    session, decoder = _session(folder, "decoder"), _config(folder)["decoder"]
+    session, decoder = _open_session(folder, "decoder"), _read_config(folder)["decoder"]
     length = len(inputs.input_ids)
     feeds: dict[str, Any] = {"inputs_embeds": hidden, "attention_mask": np.ones((1, length), np.int64)}
     for value in session.get_inputs():
@@ -103,12 +103,12 @@ def all_logits(model: Path, inputs: ModelInputs) -> Array:
 
 
 def _embed(folder: ModelDir, inputs: ModelInputs) -> npt.NDArray[Any]:
-    embedding = _session(folder, "embedding")
+    embedding = _open_session(folder, "embedding")
     shape = next(value.shape for value in embedding.get_inputs() if value.name == "image_features")
     kind = np.dtype(folder.pixel_dtype or "float32")
     features = np.zeros((0, shape[1]), kind)
     if inputs.pixel_values is not None:
-        vision = _session(folder, "vision")
+        vision = _open_session(folder, "vision")
         pixels = inputs.pixel_values.astype(kind)
         (features,) = vision.run(None, {"pixel_values": pixels, "image_sizes": inputs.image_sizes})
     ids = inputs.input_ids[np.newaxis].astype(np.int64)
@@ -116,28 +116,28 @@ def _embed(folder: ModelDir, inputs: ModelInputs) -> npt.NDArray[Any]:
     return np.asarray(hidden)
 
 
-def _session(folder: ModelDir, part: str) -> onnxruntime.InferenceSession:
-    graph = folder.path / _config(folder)[part]["filename"]
+def _open_session(folder: ModelDir, part: str) -> onnxruntime.InferenceSession:
+    graph = folder.path / _read_config(folder)[part]["filename"]
     return onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
 
 
-def _config(folder: ModelDir) -> dict[str, Any]:
+def _read_config(folder: ModelDir) -> dict[str, Any]:
     model: dict[str, Any] = json.loads((folder.path / GENAI_CONFIG).read_text(encoding="utf-8"))["model"]
     return model
 
 
-def _pixel_difference(a: ModelInputs, b: ModelInputs) -> float:
+def _compare_pixels(a: ModelInputs, b: ModelInputs) -> float:
     if a.pixel_values is None or b.pixel_values is None:
         return 0.0
-    crops = min(a.pixel_values.shape[1], b.pixel_values.shape[1])  # the reference pads to its most
+    crops = min(a.pixel_values.shape[1], b.pixel_values.shape[1])  # the reference pads up to num_crops
     return float(np.abs(a.pixel_values[:, :crops] - b.pixel_values[:, :crops]).max())
 
 
-def _cosines(a: Array, b: Array) -> Array:
+def _compute_cosines(a: Array, b: Array) -> Array:
     return np.asarray((a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)))
 
 
-def _kl(a: Array, b: Array) -> Array:
+def _compute_kl(a: Array, b: Array) -> Array:
     log_a, log_b = (x - x.max(-1, keepdims=True) for x in (a.astype(np.float64), b.astype(np.float64)))
     log_a -= np.log(np.exp(log_a).sum(-1, keepdims=True))
     log_b -= np.log(np.exp(log_b).sum(-1, keepdims=True))

@@ -115,16 +115,16 @@ class Record:
 
     @property
     def subjects(self) -> list[str]:
-        """Labels of what was measured, in their order."""
+        """The labels of what was measured, in order."""
         return list(self.content["models"])
 
     @property
     def cases(self) -> list[str]:
-        """The cases, in their order."""
+        """The cases, in order."""
         return list(self.content["cases"])
 
     def values(self, subject: str, case: str, metric: str) -> dict[int, float]:
-        """Samples of one metric by round, warm-up left out."""
+        """Samples of one metric by round, without the warm-up."""
         return {
             sample["round"]: sample[metric]
             for sample in self.content["samples"]
@@ -135,30 +135,30 @@ class Record:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Hardware, system and driver."""
+    """Describe hardware, system and driver."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": _read_cpu_model(),
         "cpus": os.cpu_count(),
         "ram_bytes": total_memory(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "gpus": [{"name": g.name, "memory_bytes": g.memory_bytes, "driver_cuda": g.driver_cuda} for g in gpus()],
-        "nvidia_driver": _nvidia_driver(),
+        "nvidia_driver": _read_nvidia_driver(),
     }
 
 
 def describe_packages() -> dict[str, str]:
-    """Versions of everything that could change a number."""
+    """List the installed versions of every package that could change a number."""
     return {name: version for name in _PACKAGES if (version := installed(name))}
 
 
 def describe_source() -> dict[str, Any]:
-    """Our version, and the commit where this runs from a working copy."""
+    """Give our version, and the commit if this runs from a working copy."""
     from .. import __version__
 
     root = Path(__file__).resolve().parent.parent
-    commit = _git(root, "rev-parse", "HEAD")
-    return {"version": __version__, "commit": commit, "dirty": bool(commit and _git(root, "status", "--porcelain"))}
+    commit = _run_git(root, "rev-parse", "HEAD")
+    return {"version": __version__, "commit": commit, "dirty": bool(commit and _run_git(root, "status", "--porcelain"))}
 
 
 def describe_model(folder: Path) -> dict[str, Any]:
@@ -176,8 +176,8 @@ def describe_model(folder: Path) -> dict[str, Any]:
     return {"name": folder.resolve().name, "bytes": total, "hash": digest.hexdigest()[:16], "synthetic": synthetic}
 
 
-def _nvidia_driver() -> str | None:
-    """The kernel module's own line, which names its version; None without one."""
+def _read_nvidia_driver() -> str | None:
+    """Read the line in which the kernel module names its version; None without the module."""
     try:
         lines = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -185,7 +185,7 @@ def _nvidia_driver() -> str | None:
     return lines[0].partition(":")[2].strip() if lines else None
 
 
-def _cpu_model() -> str:
+def _read_cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -193,7 +193,7 @@ def _cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _git(root: Path, *arguments: str) -> str:
+def _run_git(root: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -1,7 +1,7 @@
-"""The PyTorch reference: the whole model from the same checkpoint, written for being right rather than fast.
+"""The PyTorch reference: the whole model from the same checkpoint, written to be correct rather than fast.
 
-Shares no code with the runtime's preprocessing: the image processor and the tokenisation are its own, so that parity
-means something. CLIP and the Phi-3 decoder are stock transformers; the HD layout is the published loop.
+It shares no code with the runtime's preprocessing: image processor and tokenisation are its own, so that parity means
+something. CLIP and the Phi-3 decoder are stock transformers; the HD layout follows the published loop.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).reshape(3, 1, 1)
 
 
 class ReferenceModel:
-    """Checkpoint in PyTorch. `logits` gives every position; `greedy` the tokens."""
+    """A checkpoint in PyTorch. `logits` computes the logits of every position, `greedy` the tokens."""
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
         dims = checkpoint.dims
@@ -47,22 +47,22 @@ class ReferenceModel:
         self.switch = dims.decoder.long_rope.original if dims.decoder.long_rope else None
         self.tokenizer = Tokenizer.from_file(str(checkpoint.path / "tokenizer.json"))
         self.vision = _Vision(dims).to(dtype).eval()
-        self.decoder = _sdpa(Phi3ForCausalLM, _decoder_config(dims), dtype).eval()
-        _load(self.vision, checkpoint, _vision_name)
+        self.decoder = _make_model(Phi3ForCausalLM, _make_decoder_config(dims), dtype).eval()
+        _load(self.vision, checkpoint, _translate_vision_name)
         _load(self.decoder, checkpoint, lambda name: name)
         self.vision.to(device)
         self.decoder.to(device)
 
     @classmethod
     def from_checkpoint(cls, path: Path, dtype: torch.dtype = torch.float32) -> Self:
-        """Load a Hugging Face checkpoint folder in the original tensor names, without remote code."""
+        """Load a Hugging Face checkpoint folder with the original tensor names, without remote code."""
         return cls(Checkpoint.open(path), dtype)
 
     def preprocess(self, prompt: str, images: Sequence[Image.Image], num_crops: int) -> ModelInputs:
-        """The reference processor: pixel_values [N, 1 + num_crops, 3, 336, 336] and ids chunk by chunk.
+        """Run the reference processor: pixel_values [N, 1 + num_crops, 3, 336, 336], and ids chunk by chunk.
 
-        Raises PromptError for a prompt that spells a control token or an image tag: read as one it means something
-        else than here.
+        Raises PromptError for a prompt that spells a control token or an image tag: the reference would read it as one,
+        the runtime as text.
         """
         if spelled := _CONTROL.search(prompt):
             raise PromptError(f"the PyTorch reference would read {spelled[0]} in the prompt as control; rephrase")
@@ -80,18 +80,19 @@ class ReferenceModel:
 
     @torch.inference_mode()
     def logits(self, inputs: ModelInputs, generated: Sequence[int] = ()) -> torch.Tensor:
-        """float32 [L + len(generated), vocab]: logits of every position, computed afresh without a cache."""
+        """Compute the logits of every position without a cache: float32 [L + len(generated), vocab]."""
         logits: torch.Tensor = self.decoder(inputs_embeds=self._embed(inputs, generated)).logits
         return logits[0].float().cpu()
 
     def greedy(self, inputs: ModelInputs, count: int) -> list[int]:
-        """The first `count` greedy tokens."""
+        """Generate the first `count` greedy tokens."""
         return list(islice(self.tokens(inputs), count))
 
     @torch.inference_mode()
     def tokens(self, inputs: ModelInputs, chooser: TokenChooser | None = None) -> Iterator[int]:
-        """Tokens without end, with a KV cache that is dropped where they cross the LongRoPE switch; greedy ones
-        without a chooser.
+        """Generate tokens without end, greedily if there is no chooser.
+
+        The KV cache is dropped where the tokens cross the LongRoPE switch.
         """
         generated: list[int] = []
         cache, step = None, self._embed(inputs)
@@ -123,7 +124,7 @@ class ReferenceModel:
 
 
 class ReferenceBackend:
-    """The reference behind the engine's own seam: `Engine(ReferenceBackend(path))`."""
+    """The reference as a backend of the engine: `Engine(ReferenceBackend(path))`."""
 
     def __init__(self, checkpoint: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
         source = Checkpoint.open(checkpoint)
@@ -162,17 +163,17 @@ class ReferenceBackend:
         return self._model.num_crops
 
     def preprocess(self, prompt: str, images: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
-        """The reference processor."""
+        """Run the reference processor."""
         if num_crops == "auto":
             raise OptionError("num_crops is 'auto'; the PyTorch reference takes 1 to 16")
         return self.reference.preprocess(prompt, images, num_crops)
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> ReferenceGeneration:
-        """One generation."""
+        """Begin a generation; nothing is computed before its first `step`."""
         return ReferenceGeneration(self.reference.tokens(inputs, chooser))
 
     def reuse(self) -> Reuse:
-        """Every answer of a session starts afresh."""
+        """Reuse nothing: every answer of a session starts from the beginning."""
         return StartsFresh(self)
 
     def close(self) -> None:
@@ -180,13 +181,13 @@ class ReferenceBackend:
 
 
 class ReferenceGeneration:
-    """One greedy generation."""
+    """One running generation."""
 
     def __init__(self, tokens: Iterator[int]) -> None:
         self._tokens: Iterator[int] | None = tokens
 
     def step(self) -> int:
-        """Next token id; the first call runs vision and prefill."""
+        """Generate the next token id; the first call runs vision and prefill."""
         if self._tokens is None:
             raise InferenceError("this generation is closed; start a new one")
         return next(self._tokens)
@@ -197,7 +198,7 @@ class ReferenceGeneration:
 
 
 class _Vision(nn.Module):
-    """CLIP, layer -2, the HD layout as the published loop, the projector."""
+    """CLIP up to layer -2, the HD layout as in the published loop, and the projector."""
 
     def __init__(self, dims: ModelDims) -> None:
         super().__init__()
@@ -206,7 +207,7 @@ class _Vision(nn.Module):
         config = CLIPVisionConfig(
             **{name: getattr(clip, name) for name in names}, patch_size=clip.patch_size, hidden_act="quick_gelu"
         )
-        self.img_processor = _sdpa(CLIPVisionModel, config, torch.float32)
+        self.img_processor = _make_model(CLIPVisionModel, config, torch.float32)
         merged, hidden = 4 * clip.hidden_size, dims.decoder.hidden_size
         self.sub_GN = nn.Parameter(torch.zeros(1, 1, 1, merged))
         self.glb_GN = nn.Parameter(torch.zeros(1, 1, merged))
@@ -229,13 +230,13 @@ class _Vision(nn.Module):
 
 
 def count_tokens(height: int, width: int) -> int:
-    """Tokens of a padded image, by the published formula."""
+    """Count the tokens of a padded image by the published formula."""
     rows, columns = height // 336, width // 336
     return int((rows * columns + 1) * 144 + 1 + (rows + 1) * 12)
 
 
 def process_image(image: Image.Image, num_crops: int) -> tuple[torch.Tensor, tuple[int, int]]:
-    """The reference image processor: float32 [1 + num_crops, 3, 336, 336], and the padded (height, width)."""
+    """Run the reference image processor: float32 [1 + num_crops, 3, 336, 336], and the padded (height, width)."""
     canvas = _pad(image.convert("RGB"), num_crops)
     pixels = torch.from_numpy(np.array(canvas)).permute(2, 0, 1).contiguous().float().div(255)
     pixels = (pixels - _MEAN) / _STD
@@ -262,13 +263,13 @@ def _pad(image: Image.Image, num_crops: int) -> Image.Image:
     return canvas.transpose(Image.Transpose.TRANSPOSE) if portrait else canvas
 
 
-def _sdpa(kind: Any, config: Any, dtype: torch.dtype) -> Any:
-    """A stock transformers model, weights unset, with PyTorch's fused attention."""
-    with no_init_weights():  # filling 4 billion values only to overwrite them would be most of the load time
+def _make_model(kind: Any, config: Any, dtype: torch.dtype) -> Any:
+    """Make a stock transformers model with unset weights and PyTorch's fused attention."""
+    with no_init_weights():  # initialising 4 billion values that are overwritten anyway would be most of the load time
         return kind._from_config(config, attn_implementation="sdpa", dtype=dtype)
 
 
-def _decoder_config(dims: ModelDims) -> Phi3Config:
+def _make_decoder_config(dims: ModelDims) -> Phi3Config:
     decoder = dims.decoder
     names = (
         *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
@@ -291,23 +292,23 @@ def _decoder_config(dims: ModelDims) -> Phi3Config:
     )
 
 
-def _vision_name(name: str) -> str:
-    """Checkpoint name of a parameter of `_Vision`."""
+def _translate_vision_name(name: str) -> str:
+    """Translate the name of a parameter of `_Vision` to its name in the checkpoint."""
     if not name.startswith("img_processor."):
         return VISION + name
     return CLIP + name.removeprefix("img_processor.").removeprefix("vision_model.")
 
 
 def _load(module: nn.Module, checkpoint: Checkpoint, source: Callable[[str], str]) -> None:
-    """Fill a module tensor by tensor. The last CLIP layer and post_layernorm may be absent: nothing reads them."""
+    """Fill a module tensor by tensor. The last CLIP layer and post_layernorm may be missing: nothing reads them."""
     for name, parameter in module.named_parameters():
         wanted = source(name)
         if wanted in checkpoint.tensors:
-            parameter.data.copy_(_tensor(checkpoint.read(wanted)).reshape(parameter.shape))
+            parameter.data.copy_(_view_tensor(checkpoint.read(wanted)).reshape(parameter.shape))
 
 
-def _tensor(values: Array) -> torch.Tensor:
-    """The values in their own type, without a copy; torch takes bfloat16 from no array but as bits."""
+def _view_tensor(values: Array) -> torch.Tensor:
+    """View an array as a tensor of the same type; bfloat16 as its bits first, since torch takes no such array."""
     if values.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(values.view(np.uint16)).view(torch.bfloat16)
     return torch.from_numpy(values)

@@ -1,4 +1,4 @@
-"""A record as a table for people: Markdown, and one HTML page that needs nothing else."""
+"""Renders a record for people: as Markdown, and as one HTML page that needs no other file."""
 
 from __future__ import annotations
 
@@ -13,65 +13,65 @@ from .statistics import Ratio, Summary
 Row = list[str]
 
 
-def times_table(record: Record) -> list[Row]:
-    """Header and one row a case and subject: medians, with the median absolute deviation where it can be seen."""
+def tabulate_times(record: Record) -> list[Row]:
+    """Make a header and one row per case and subject: medians, and median absolute deviations of several samples."""
     header = ["case", "subject", "prompt", "prepare", "TTFT", "p95", "decode", "total"]
     return [[*header, "peak RSS", "load", "cold start"]] + [
-        [case, subject, *_cells(record, subject, case)]
+        [case, subject, *_render_cells(record, subject, case)]
         for case in record.cases
         for subject in record.subjects
         if record.values(subject, case, "total_s")
     ]
 
 
-def ratios_table(record: Record) -> list[Row]:
-    """Header and one row a case and pair: how many times faster the first subject is, within rounds."""
+def tabulate_ratios(record: Record) -> list[Row]:
+    """Make a header and one row per case and pair: how many times faster the first subject is, within rounds."""
     first, *others = record.subjects
     rows = [["case", f"{first} against", "prepare", "TTFT", "decode", "total", "memory"]]
     for case in record.cases:
         for other in others:
             if record.values(other, case, "total_s") and record.values(first, case, "total_s"):
                 metrics = ("prepare_s", "ttft_s", "tpot_s", "total_s", "rss_peak_bytes")
-                rows.append([case, other, *(_ratio(record, other, first, case, metric) for metric in metrics)])
+                rows.append([case, other, *(_render_ratio(record, other, first, case, metric) for metric in metrics)])
     return rows
 
 
-def markdown(record: Record) -> str:
-    """Both tables, what they were measured on, and what is not timed."""
+def render_markdown(record: Record) -> str:
+    """Render both tables, what they were measured on, and what is not timed."""
     content = record.content
-    lines = [f"# phi3v benchmark, {content['created']}", "", *(f"- {line}" for line in _facts(content)), ""]
+    lines = [f"# phi3v benchmark, {content['created']}", "", *(f"- {line}" for line in _list_facts(content)), ""]
     for title, table in _TABLES:
-        lines += [f"{title}.", "", *_markdown_table(table(record)), ""]
+        lines += [f"{title}.", "", *_render_markdown_table(table(record)), ""]
     return "\n".join([*lines, _NOT_TIMED, ""])
 
 
-def html_page(record: Record) -> str:
-    """The same, with a plot of every sample."""
-    facts = "".join(f"<li>{html.escape(line)}</li>" for line in _facts(record.content))
-    tables = "".join(f"<h2>{title}</h2>{_html_table(table(record))}" for title, table in _TABLES)
+def render_html(record: Record) -> str:
+    """Render the same as a page, with a plot of every sample."""
+    facts = "".join(f"<li>{html.escape(line)}</li>" for line in _list_facts(record.content))
+    tables = "".join(f"<h2>{title}</h2>{_render_html_table(table(record))}" for title, table in _TABLES)
     return (
         "<!doctype html><meta charset='utf-8'><title>phi3v benchmark</title>"
         "<style>body{font:15px/1.5 sans-serif;margin:2em auto;max-width:70em;padding:0 1em}"
         "table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.3em .6em;text-align:right}"
         "td:nth-child(-n+2),th{text-align:left}svg{max-width:100%;height:auto}</style>"
         f"<h1>phi3v benchmark, {html.escape(record.content['created'])}</h1><ul>{facts}</ul>{tables}"
-        f"<h2>Every sample</h2>{_plots(record)}<p>{html.escape(_NOT_TIMED)}</p>"
+        f"<h2>Every sample</h2>{_draw_plots(record)}<p>{html.escape(_NOT_TIMED)}</p>"
     )
 
 
 _NOT_TIMED = (
     "Not timed: reading the image's file into the cache, and the pause between turns. TTFT runs from the call to the "
-    "first token and holds decoding the image, preprocessing, vision and prefill; decode is the time of the tokens "
-    "after it. Prepare is decoding the image and preprocessing it, which genai's own processor does in one. Load is "
-    "one process's; cold start runs from starting the process to its first token."
+    "first token and includes decoding the image, preprocessing, vision and prefill; decode is the time of the tokens "
+    "after it. Prepare is decoding the image and preprocessing it, which genai's own processor does in one step. Load "
+    "is that of one process; cold start runs from starting the process to its first token."
 )
 _TABLES: tuple[tuple[str, Callable[[Record], list[Row]]], ...] = (
-    ("How many times faster, and how much less memory, by round: median (least to largest)", ratios_table),
-    ("Medians of single answers ± median deviation; p95 is the 95th percentile of TTFT", times_table),
+    ("How many times faster, and how much less memory, by round: median (least to largest)", tabulate_ratios),
+    ("Medians of single answers ± median deviation; p95 is the 95th percentile of TTFT", tabulate_times),
 )
 
 
-def _facts(content: dict[str, Any]) -> list[str]:
+def _list_facts(content: dict[str, Any]) -> list[str]:
     machine, source = content["machine"], content["source"]
     gpus = ", ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
     lines = [
@@ -85,11 +85,11 @@ def _facts(content: dict[str, Any]) -> list[str]:
             f"{label}: {model['name']} ({model['hash']}), {model['bytes'] / 1e9:.2f} GB, {weights}, {model['device']}"
         )
     settings = content["settings"]
-    how = "all loaded at once, in turns" if settings["resident"] else "a fresh process each turn"
+    how = "all loaded at once, in turns" if settings["resident"] else "one process per turn"
     return [*lines, f"{settings['rounds']} rounds after a warm-up, {how}; greedy, every answer of full length"]
 
 
-def _cells(record: Record, subject: str, case: str) -> Row:
+def _render_cells(record: Record, subject: str, case: str) -> Row:
     def cell(metric: str, scale: float, unit: str) -> str:
         values = list(record.values(subject, case, metric).values())
         if not values:
@@ -108,36 +108,39 @@ def _cells(record: Record, subject: str, case: str) -> Row:
         f"{rate.median:.4g} tok/s ± {rate.mad:.2g}",
         cell("total_s", 1, "s"),
         cell("rss_peak_bytes", 1e-9, "GB"),
-        *(_once(record, subject, case, metric) for metric in ("load_s", "cold_start_s")),
+        *(_summarise_starts(record, subject, case, metric) for metric in ("load_s", "cold_start_s")),
     ]
 
 
-def _once(record: Record, subject: str, case: str, metric: str) -> str:
-    """Median of what a process measures once, in the row of the case it answered first (of however many tokens)."""
+def _summarise_starts(record: Record, subject: str, case: str, metric: str) -> str:
+    """Render the median of what a process measures once, in the row of the case it answered first.
+
+    The number of new tokens is ignored: the first answer may be a short warm-up.
+    """
     same = case.rpartition(":")[0] + ":"
     samples = [s for s in record.content["samples"] if s["subject"] == subject and s["case"].startswith(same)]
     values = [s[metric] for s in samples if metric in s]
     return f"{Summary.of(values).median:.3g} s" if values else ""
 
 
-def _ratio(record: Record, above: str, below: str, case: str, metric: str) -> str:
+def _render_ratio(record: Record, above: str, below: str, case: str, metric: str) -> str:
     ratio = Ratio.of(record.values(above, case, metric), record.values(below, case, metric))
     return f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.largest:.2f})" if ratio else ""
 
 
-def _markdown_table(rows: list[Row]) -> list[str]:
+def _render_markdown_table(rows: list[Row]) -> list[str]:
     header, *body = rows
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body)]
 
 
-def _html_table(rows: list[Row]) -> str:
+def _render_html_table(rows: list[Row]) -> str:
     header, *body = rows
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in body)
     return f"<table><tr>{head}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-def _plots(record: Record) -> str:
+def _draw_plots(record: Record) -> str:
     import matplotlib
 
     matplotlib.use("svg")

@@ -1,7 +1,8 @@
-"""Measure several subjects side by side, in turns, so that a machine that drifts slows them all.
+"""Measures several subjects side by side, in turns, so that a machine that drifts slows them all.
 
-Every subject lives in a worker process. Resident: all are loaded at once and take turns answer by answer. Fresh: each
-turn starts a process, which also measures loading and the cold start again; for models that do not fit together.
+Every subject runs in a worker process. In a resident run all are loaded at once and take turns answer by answer. In a
+fresh run each turn starts a new process, which also measures loading and the cold start again: for models that do not
+fit into memory together.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from ..machine.device import gpus
 from ..machine.memory import available_memory
 from .cases import PROMPT, Case
 from .extras import require_extra
-from .openvino.subject import folder_crops
+from .openvino.subject import read_num_crops
 from .record import SUBJECTS_FORMAT, Record
 from .subjects import SUBJECTS
 
 T = TypeVar("T")
 
 _SETTLE_S = 0.3
-"""Pause between turns: thread pools spin for a while after an answer, and would take the next one's cores."""
+"""Pause between turns: thread pools spin for a while after an answer and would take cores from the next subject."""
 
 _BYTES_IN_MEMORY = {"ours": 1.8, "genai": 1.8, "torch-fp32": 2.2, "torch-bf16": 1.3, "torch-fp16": 1.3, "openvino": 3.0}
-"""Memory a loaded subject takes, over its folder's bytes; generous."""
+"""Memory that a loaded subject takes, in multiples of its folder's size; estimated generously."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubjectSpec:
-    """What to load: a subject's name, its folder, and a label that tells it from others of the same name."""
+    """What to load: a subject's name, its folder, and a label that distinguishes it from others of the same name."""
 
     label: str
     subject: str
@@ -50,17 +51,17 @@ class SubjectSpec:
         if self.subject not in SUBJECTS:
             raise OptionError(f"subject {self.subject!r} is not known; allowed: {', '.join(SUBJECTS)}")
         if not self.model.is_dir():
-            raise OptionError(f"{self.label}: {self.model} is no folder; give SUBJECT=FOLDER")
+            raise OptionError(f"{self.label}: {self.model} is not a folder; give SUBJECT=FOLDER")
 
     @property
     def fixed_crops(self) -> int | None:
-        """The only number of crops the subject can do: genai's own processor makes 16, an OpenVINO folder its own."""
+        """The only number of crops the subject can make, if it is fixed: 16 for genai, the folder's for OpenVINO."""
         if self.subject == "openvino":
-            return folder_crops(self.model)
+            return read_num_crops(self.model)
         return 16 if self.subject == "genai" else None
 
     def takes(self, case: Case) -> bool:
-        """Whether the subject can do the case."""
+        """True if the subject can measure the case."""
         return self.fixed_crops in (None, case.num_crops)
 
 
@@ -73,12 +74,36 @@ def run(
     out: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Record:
-    """Measure every subject on every case, `rounds` times after a warm-up of one answer a case.
+    """Measure every subject on every case, `rounds` times after a warm-up of one answer per case.
 
-    `resident` None keeps all subjects loaded when they fit into memory together. `out` is written after every answer,
-    so that a run which ends early leaves what it measured. Raises InferenceError when a worker fails, OptionError for
-    labels or cases that repeat, MissingDependencyError for the reference without PyTorch and for openvino without it.
+    `resident` None keeps all subjects loaded if they fit into memory together. `out` is written after every answer, so
+    that a run which ends early leaves what it measured. Raises InferenceError when a worker fails, OptionError for
+    repeated labels or cases, MissingDependencyError if PyTorch or OpenVINO is needed and not installed.
     """
+    _check(subjects, cases)
+    record = Record.begin(
+        SUBJECTS_FORMAT,
+        {spec.label: spec.model for spec in subjects},
+        out=out,
+        settings={"rounds": rounds, "resident": resident, "greedy": True, "prompt": PROMPT},
+        cases=[str(case) for case in cases],
+        samples=[],
+    )
+    for spec in subjects:
+        record.content["models"][spec.label] |= _list_settings(spec)
+    if resident is None:
+        resident = _fit_together(record.content["models"], subjects[0].device)
+        record.content["settings"]["resident"] = resident
+    with tempfile.TemporaryDirectory() as scratch:
+        images = {case: case.write_image(Path(scratch)) for case in cases}
+        turns = _take_resident_turns if resident else _take_fresh_turns
+        for sample in turns(subjects, images, rounds, say):
+            record.add("samples", sample)
+    return record
+
+
+def _check(subjects: Sequence[SubjectSpec], cases: Sequence[Case]) -> None:
+    """Raise what `run` raises before anything is measured."""
     if any(spec.subject.startswith("torch-") for spec in subjects):
         require_extra("export", "torch", "transformers")
     if any(spec.subject == "openvino" for spec in subjects):
@@ -90,33 +115,14 @@ def run(
             raise OptionError(f"{spec.label} can do none of the cases: it always makes {spec.fixed_crops} crops")
     if len({spec.label for spec in subjects}) < len(subjects):
         raise OptionError("two subjects have the same label; name them LABEL:SUBJECT=FOLDER")
-    record = Record.begin(
-        SUBJECTS_FORMAT,
-        {spec.label: spec.model for spec in subjects},
-        out=out,
-        settings={"rounds": rounds, "resident": resident, "greedy": True, "prompt": PROMPT},
-        cases=[str(case) for case in cases],
-        samples=[],
-    )
-    for spec in subjects:
-        record.content["models"][spec.label] |= _settings(spec)
-    if resident is None:
-        resident = _fit_together(record.content["models"], subjects[0].device)
-        record.content["settings"]["resident"] = resident
-    with tempfile.TemporaryDirectory() as scratch:
-        images = {case: case.write_image(Path(scratch)) for case in cases}
-        turns = _resident_turns if resident else _fresh_turns
-        for sample in turns(subjects, images, rounds, say):
-            record.add("samples", sample)
-    return record
 
 
-def _settings(spec: SubjectSpec) -> dict[str, Any]:
+def _list_settings(spec: SubjectSpec) -> dict[str, Any]:
     chosen = asdict(spec)
     return {name: chosen[name] for name in ("subject", "device", "threads", "cuda_graph")}
 
 
-def _resident_turns(
+def _take_resident_turns(
     subjects: Sequence[SubjectSpec],
     images: dict[Case, Path],
     rounds: int,
@@ -124,8 +130,8 @@ def _resident_turns(
 ) -> Iterator[dict[str, Any]]:
     common = [case for case in images if all(spec.takes(case) for spec in subjects)] or list(images)
     for spec in subjects:
-        # Loaded beside others, a worker's first answer waits for them: its start is measured apart, alone, and on a
-        # case that every subject can do.
+        # Beside other loaded subjects, a worker's first answer would wait for them. So its start is measured alone, on
+        # a case that every subject can do.
         first = min((case for case in common if spec.takes(case)), key=lambda case: case.num_crops)
         say(f"starting {spec.label}")
         with closing(_Worker(spec)) as worker:
@@ -137,23 +143,23 @@ def _resident_turns(
             workers.append(stack.enter_context(closing(_Worker(spec, start=False))))
         for number in range(rounds + 1):
             for case, image in images.items():
-                for worker in _rotated(workers, number):
+                for worker in _rotate(workers, number):
                     if worker.spec.takes(case):
                         yield worker.measure(case, image, number, say)
                         time.sleep(_SETTLE_S)
 
 
-def _fresh_turns(
+def _take_fresh_turns(
     subjects: Sequence[SubjectSpec],
     images: dict[Case, Path],
     rounds: int,
     say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
     for number in range(1, rounds + 1):
-        for spec in _rotated(subjects, number):
+        for spec in _rotate(subjects, number):
             say(f"loading {spec.label}")
             with closing(_Worker(spec)) as worker:
-                # The first answer also pays for first use of the memory: a short one of the cheapest case takes it.
+                # The first answer also pays for the first use of memory: let a short one of the cheapest case do that.
                 own = [case for case in images if spec.takes(case)]
                 cheapest = min(own, key=lambda case: case.num_crops)
                 warm_up = worker.measure(replace(cheapest, new_tokens=2), images[cheapest], 0, say)
@@ -162,8 +168,8 @@ def _fresh_turns(
                     yield worker.measure(case, images[case], number, say)
 
 
-def _rotated(items: Sequence[T], number: int) -> list[T]:
-    """The same order every round, begun with another one each."""
+def _rotate(items: Sequence[T], number: int) -> list[T]:
+    """Keep the order, but begin with another item each round."""
     start = number % len(items)
     return [*items[start:], *items[:start]]
 
@@ -175,22 +181,22 @@ def _fit_together(models: dict[str, dict[str, Any]], device: str) -> bool:
 
 
 class _Worker:
-    """A subject's process, to be closed. `start`: its first answer carries load and cold start."""
+    """A subject's process, to be closed. `start`: its first answer includes load_s and cold_start_s."""
 
     def __init__(self, spec: SubjectSpec, *, start: bool = True) -> None:
         self.spec = spec
         self._spawned = time.monotonic()
         arguments = {**asdict(spec), "model": str(spec.model)}
-        # -P: a file in the current folder must not stand in for a module.
+        # -P: do not import from the current folder.
         command = [sys.executable, "-P", "-m", "phi3v.bench.worker", json.dumps(arguments)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         load_s = self._read()["load_s"]
         self._load_s: float | None = load_s if start else None
 
     def measure(self, case: Case, image: Path, number: int, say: Callable[[str], None]) -> dict[str, Any]:
-        """One answer as the record keeps it; round 0 is warm-up."""
+        """Have one case answered, and return the sample for the record. Round 0 is warm-up."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # a process that is gone is reported by what it does not answer
+        with suppress(BrokenPipeError):  # _read reports a process that is gone
             self._process.stdin.write(json.dumps({"case": str(case), "image": str(image)}) + "\n")
             self._process.stdin.flush()
         answer = self._read()

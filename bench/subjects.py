@@ -1,6 +1,6 @@
-"""What is compared: ours, genai's own loop, the PyTorch reference and OpenVINO, each behind the same two calls.
+"""What is compared: ours, genai's own loop, the PyTorch reference and OpenVINO, each behind the same interface.
 
-A subject lives in a process of its own (worker.py); the heavy import happens when it is made.
+A subject runs in a process of its own (worker.py). Its engine is only imported when it is made.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .cases import PROMPT, Case
 from .sample import Sample, count_decode_tokens, hash_tokens
 
 SUBJECTS = ("ours", "genai", "torch-fp32", "torch-bf16", "torch-fp16", "openvino")
-"""ours: this project. genai: its example's own loop. torch-*: the PyTorch reference in that precision. openvino:
+"""ours: this project. genai: the loop of its own example. torch-*: the PyTorch reference in that precision. openvino:
 OpenVINO GenAI's VLMPipeline."""
 
 
@@ -33,9 +33,9 @@ class Subject(Protocol):
 def make_subject(
     name: str, model: Path, device: Literal["cpu", "cuda"], *, cuda_graph: bool = False, threads: int | None = None
 ) -> Subject:
-    """Load a subject. Raises Phi3VError leaves.
+    """Load a subject. Raises only subclasses of Phi3VError.
 
-    `model` is a model folder, for torch-* a checkpoint folder, for openvino what openvino/folder.py writes.
+    `model` is a model folder; for torch-* a checkpoint folder, for openvino a folder that openvino/folder.py wrote.
     """
     if name == "ours":
         from ..genai.backend import GenaiBackend
@@ -61,7 +61,7 @@ def make_subject(
 
 
 class _EngineSubject:
-    """Any backend of ours behind the engine people use, without an end of turn: every answer has its full length."""
+    """One of our backends behind the engine that people use. No answer ends early: the end of turn is switched off."""
 
     def __init__(self, backend: Backend) -> None:
         self._engine = Engine(_EndlessBackend(backend))
@@ -104,8 +104,8 @@ class _EndlessBackend:
 class _ExampleLoop:
     """genai driven as its own example drives it: open, process, set inputs, generate, decode token by token.
 
-    Source: examples/python/model-mm.py of onnxruntime-genai. It cannot do fewer than 16 crops. It gets as many threads
-    as ours, where the example itself would take half of the logical CPUs.
+    Source: examples/python/model-mm.py of onnxruntime-genai. It always makes 16 crops. It gets as many threads as ours;
+    the example itself would take half of the logical CPUs.
     """
 
     def __init__(self, model: ModelDir, device: Literal["cpu", "cuda"], threads: int | None = None) -> None:
@@ -126,7 +126,7 @@ class _ExampleLoop:
         image_tokens = int(inputs["num_image_tokens"].as_numpy().sum())
         preprocessed = time.perf_counter()
         params = self._og.GeneratorParams(self._model)
-        # min_length keeps the end of turn away, so that every answer has its full length.
+        # min_length suppresses the end of turn, so that every answer has its full length.
         full = length + case.new_tokens
         params.set_search_options(max_length=full, min_length=full, do_sample=False)
         generator = self._og.Generator(self._model, params)

@@ -1,6 +1,7 @@
-"""One subject in a process of its own: its memory is its own, and so is its start.
+"""One subject in a process of its own, so that its memory and its start are measured apart from everything else.
 
-`python -m phi3v.bench.worker SPEC` with a JSON spec; then one JSON case a line in, one JSON answer a line out.
+Run as `python -m phi3v.bench.worker SPEC` with a JSON spec. It then reads one JSON case per line and writes one JSON
+answer per line.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from ..machine.memory import peak_memory, reset_peak_memory
 
 
 def main() -> None:
-    """Load, say so, and answer cases until standard input ends."""
-    # What a library prints must not get between the answers.
+    """Load the subject, report the time that took, and answer cases until standard input ends."""
+    # What libraries print goes to stderr: only answers may appear on stdout.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     spec = json.loads(sys.argv[1])
@@ -37,14 +38,14 @@ def main() -> None:
             task = json.loads(line)
             reset_peak_memory()
             sample = subject.run(Case.parse(task["case"]), Path(task["image"]))
-            print(json.dumps(dataclasses.asdict(sample) | _memory()), file=answers)
+            print(json.dumps(dataclasses.asdict(sample) | _read_memory()), file=answers)
     except Exception as exc:
         print(json.dumps({"error": f"{type(exc).__name__}: {exc}"}), file=answers)
         raise SystemExit(1) from exc
 
 
-def _memory() -> dict[str, int | None]:
-    """This answer's peak, the loaded model included, read outside the timed region."""
+def _read_memory() -> dict[str, int | None]:
+    """Read the peak during this answer, which includes the loaded model. Not part of the timed region."""
     return {"rss_peak_bytes": peak_memory(), "gpu_used_bytes": gpu_memory_used()}
 
 

@@ -1,1 +1,1 @@
-"""OpenVINO GenAI beside ours: the folder it runs, and the subject that drives it."""
+"""OpenVINO GenAI as a subject beside ours: the conversion of a checkpoint, and the subject that runs the result."""

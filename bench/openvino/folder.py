@@ -1,9 +1,9 @@
-"""Make a folder that OpenVINO GenAI's VLMPipeline loads: `phi3v bench openvino-folder CHECKPOINT OUT`.
+"""Makes a folder that OpenVINO GenAI's VLMPipeline loads: `phi3v bench openvino-folder CHECKPOINT OUT`.
 
-The usual way, optimum-intel, needs the model's remote code and an older transformers. This converts the modules of the
+The usual tool, optimum-intel, needs the model's remote code and an older transformers. This converts the modules of the
 PyTorch reference instead, into the same graphs under the same names, and compresses the weights as optimum-intel does:
-decoder 4 bits asymmetric in groups with an 8-bit head, everything else 8 bits. CLIP must be as wide as ViT-L/14-336,
-because OpenVINO GenAI has that width built in.
+the decoder to 4 bits, asymmetric in groups, with an 8-bit head, and everything else to 8 bits. CLIP must be as wide as
+ViT-L/14-336, because that width is built into OpenVINO GenAI.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ...export.dims import PATCHES
 from ..extras import require_extra
 from ..program import run_command
 from ..reference import ReferenceModel
-from .graphs import LANGUAGE, graphs
+from .graphs import LANGUAGE, list_graphs
 from .subject import import_openvino
 
 BITS = (4, 8, 32)
-"""Bits of the decoder's weights; 32 leaves everything in float32, to compare tokens with the reference's."""
+"""Bits per decoder weight; 32 leaves everything in float32, to compare tokens with the reference's."""
 
 _CLIP_WIDTH = 1024
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -36,9 +36,9 @@ _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27
 def write_folder(
     checkpoint: Path, out: Path, *, bits: int = 4, group_size: int = 128, num_crops: int | None = None
 ) -> Path:
-    """Write the folder; the fp32 weights are in memory meanwhile. `num_crops` None takes the checkpoint's own.
+    """Write the folder; needs memory for the fp32 weights. `num_crops` None takes the checkpoint's own.
 
-    Raises MissingDependencyError, CheckpointError, and OptionError when `out` holds anything.
+    Raises MissingDependencyError, CheckpointError, and OptionError if `out` is not empty.
     """
     require_extra("openvino", "torch", "transformers", "openvino_genai", "openvino_tokenizers", "nncf")
     if bits not in BITS:
@@ -52,17 +52,17 @@ def write_folder(
     out.mkdir(parents=True, exist_ok=True)
     model = ReferenceModel(source)
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
-        warnings.simplefilter("ignore")  # tracing warns of every shape it fixes; the tests compare the tokens
-        for name, make in graphs(model, source.dims).items():
+        warnings.simplefilter("ignore")  # tracing warns of every shape it fixes; tests compare the tokens
+        for name, make in list_graphs(model, source.dims).items():
             own = bits if name == LANGUAGE else max(bits, 8)
-            _save(_compressed(make(), own, name == LANGUAGE, group_size), out / f"openvino_{name}_model.xml")
+            _save(_compress(make(), own, name == LANGUAGE, group_size), out / f"openvino_{name}_model.xml")
         _write_tokenizer(source, out)
     _write_configs(source, model, out, num_crops or source.num_crops)
     return out
 
 
-def _compressed(graph: Any, bits: int, is_decoder: bool, group_size: int) -> Any:
-    """The graph with its weights compressed by NNCF, in optimum-intel's modes."""
+def _compress(graph: Any, bits: int, is_decoder: bool, group_size: int) -> Any:
+    """Compress the graph's weights with NNCF, in the modes that optimum-intel uses."""
     if bits == 32:
         return graph
     import nncf
@@ -85,7 +85,7 @@ def _write_tokenizer(source: Checkpoint, out: Path) -> None:
 
 
 def _write_configs(source: Checkpoint, model: ReferenceModel, out: Path, num_crops: int) -> None:
-    """config.json with the two learned separators, which OpenVINO GenAI reads from there, and the preprocessing."""
+    """Write config.json, from which OpenVINO GenAI reads the two learned separators, and the other settings."""
     separators = {name: getattr(model.vision, name).tolist() for name in ("sub_GN", "glb_GN")}
     _dump(out / "config.json", source.config | {"model_type": "phi3_v"} | separators)
     _dump(

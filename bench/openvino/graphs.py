@@ -1,7 +1,7 @@
 """The four graphs of an OpenVINO GenAI folder, converted from the modules of the PyTorch reference.
 
-Names, shapes and the split between them are what OpenVINO GenAI's Phi-3-vision pipeline expects; it merges the patches
-and puts in the separators itself.
+Names, shapes and the division into graphs are what OpenVINO GenAI's Phi-3-vision pipeline expects. The pipeline merges
+the patches and inserts the separators itself.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ..reference import ReferenceModel
 from .subject import import_openvino
 
 
-def graphs(model: ReferenceModel, dims: ModelDims) -> dict[str, Callable[[], Any]]:
-    """What makes each graph, by the name the pipeline looks for; made one at a time, never all in memory."""
+def list_graphs(model: ReferenceModel, dims: ModelDims) -> dict[str, Callable[[], Any]]:
+    """Map each name that the pipeline looks for to a function that makes the graph: only one is in memory at a time."""
     merged, hidden = 4 * dims.clip.hidden_size, dims.decoder.hidden_size
     pixels, rows, ids = torch.zeros(2, 3, CROP, CROP), torch.zeros(1, 5, merged), torch.zeros(1, 4, dtype=torch.int64)
     clip, projection, embedding = _Clip(model.vision), model.vision.img_projection, model.decoder.model.embed_tokens
@@ -30,7 +30,7 @@ def graphs(model: ReferenceModel, dims: ModelDims) -> dict[str, Callable[[], Any
         "vision_embeddings": lambda: _convert(clip, [pixels], {"pixel_values": crops}, features),
         "vision_projection": lambda: _convert(projection, [rows], {"input": row_shape}, features),
         "text_embeddings": lambda: _convert(embedding, [ids], {"input": (-1, -1)}, ("inputs_embeds",)),
-        LANGUAGE: lambda: _stateful_decoder(model.decoder, dims.decoder, hidden),
+        LANGUAGE: lambda: _make_stateful_decoder(model.decoder, dims.decoder, hidden),
     }
 
 
@@ -41,18 +41,20 @@ LANGUAGE = "language"
 def _convert(
     module: nn.Module, example: Sequence[Any], inputs: Mapping[str, Sequence[int]], outputs: Sequence[str]
 ) -> Any:
-    """An OpenVINO graph of a module, traced on `example`, with these input names, shapes (-1: any) and output names."""
+    """Trace a module on `example` into an OpenVINO graph with these input names and shapes (-1: any) and outputs."""
     openvino, _ = import_openvino()
     graph = openvino.convert_model(module, example_input=tuple(example))
     for port, name in zip([*graph.inputs, *graph.outputs], [*inputs, *outputs], strict=True):
         port.get_tensor().set_names({name})
-        port.get_node().set_friendly_name(name)  # the change to paged attention goes by this one
+        port.get_node().set_friendly_name(
+            name
+        )  # OpenVINO finds inputs by this name when it switches to paged attention
     graph.reshape({name: openvino.PartialShape(list(shape)) for name, shape in inputs.items()})
     return graph
 
 
 class _Clip(nn.Module):
-    """Crops [N, 3, 336, 336] -> the patch features the projector is fed from, [N, 576, 1024]."""
+    """Crops [N, 3, 336, 336] -> patch features for the projector [N, 576, 1024]."""
 
     def __init__(self, vision: Any) -> None:
         super().__init__()
@@ -64,7 +66,7 @@ class _Clip(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """The decoder with its cache as plain tensors: keys and values of every layer, in turns."""
+    """The decoder with its cache as plain tensors: the keys and the values of each layer, layer by layer."""
 
     def __init__(self, decoder: Any) -> None:
         super().__init__()
@@ -73,7 +75,7 @@ class _Decoder(nn.Module):
     def forward(
         self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, past: tuple[torch.Tensor, ...]
     ) -> tuple[torch.Tensor, ...]:
-        layers = [_filled_layer(*pair) for pair in zip(past[::2], past[1::2], strict=True)]
+        layers = [_fill_layer(*pair) for pair in zip(past[::2], past[1::2], strict=True)]
         at = torch.arange(mask.shape[1])
         causal = at[None, :] <= at[mask.shape[1] - embeds.shape[1] :, None]
         out = self.decoder(
@@ -87,7 +89,7 @@ class _Decoder(nn.Module):
         return out.logits, *states
 
 
-def _filled_layer(keys: torch.Tensor, values: torch.Tensor) -> Any:
+def _fill_layer(keys: torch.Tensor, values: torch.Tensor) -> Any:
     layer: Any = DynamicLayer()  # type: ignore[no-untyped-call]
     layer.lazy_initialization(keys, values)
     layer.keys, layer.values = keys, values
@@ -95,9 +97,9 @@ def _filled_layer(keys: torch.Tensor, values: torch.Tensor) -> Any:
 
 
 class _LongRope(nn.Module):
-    """LongRoPE without in-place writes, which do not convert: the factors follow the last position, as in the model.
+    """LongRoPE without in-place writes, which cannot be converted. The last position selects the factors as usual.
 
-    Keys that were cached before the switch keep the short factors, as everywhere outside this project.
+    Keys cached before the switch keep the short factors, as in every implementation outside this project.
     """
 
     def __init__(self, dims: DecoderDims, scaling: float) -> None:
@@ -116,8 +118,8 @@ class _LongRope(nn.Module):
         return angles.cos() * self.scaling, angles.sin() * self.scaling
 
 
-def _stateful_decoder(decoder: Any, dims: DecoderDims, hidden: int) -> Any:
-    """The decoder whose cache lives inside the graph; `beam_idx` reorders it, as the pipeline wants to be able to."""
+def _make_stateful_decoder(decoder: Any, dims: DecoderDims, hidden: int) -> Any:
+    """Make the decoder with its cache inside the graph. The pipeline needs `beam_idx` to reorder the cache."""
     rope = decoder.model.rotary_emb
     if dims.long_rope is not None:
         decoder.model.rotary_emb = _LongRope(dims, rope.attention_scaling)
@@ -136,7 +138,7 @@ def _stateful_decoder(decoder: Any, dims: DecoderDims, hidden: int) -> Any:
 
 
 def _hide_cache(graph: Any, names: Sequence[str]) -> None:
-    """Turn each `past.NAME` and `present.NAME` into a variable that begins empty, its rows in the order of beam_idx."""
+    """Turn each pair `past.NAME`, `present.NAME` into a variable that begins empty and is reordered by beam_idx."""
     import openvino.opset13 as ops
     from openvino.passes import MakeStateful
 

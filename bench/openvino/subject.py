@@ -1,6 +1,6 @@
-"""OpenVINO GenAI behind the benchmark's two calls: its VLMPipeline, driven as its own samples drive it.
+"""OpenVINO GenAI as a benchmark subject: its VLMPipeline, driven as its own samples drive it.
 
-Its preprocessing runs inside its vision graph, so it cannot be timed apart, and the number of crops is the folder's.
+Its preprocessing runs inside its vision graph, so it cannot be timed separately. The folder fixes the number of crops.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _IMAGE_TAG = "<|image_1|>"
 
 
 def import_openvino() -> tuple[Any, Any]:
-    """(openvino, openvino_genai), made to report to nobody. Raises MissingDependencyError."""
+    """Import (openvino, openvino_genai) with telemetry off. Raises MissingDependencyError."""
     require_extra("openvino", "openvino_genai")
-    # Without this module OpenVINO falls back on a stub; with it, importing openvino sends its version to a server.
+    # Importing openvino sends its version to a server through this module; without it, OpenVINO uses a stub.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
     import openvino_genai
@@ -35,14 +35,14 @@ def import_openvino() -> tuple[Any, Any]:
     return openvino, openvino_genai
 
 
-def folder_crops(folder: Path) -> int:
-    """The number of crops a folder was made for: the pipeline reads it when it loads. Raises ModelFolderError."""
+def read_num_crops(folder: Path) -> int:
+    """Read the number of crops that a folder was made for, as the pipeline does. Raises ModelFolderError."""
     path = folder / "preprocessor_config.json"
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["num_crops"])
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise ModelFolderError(
-            f"{path} gives no num_crops ({exc}); make the folder with `phi3v bench openvino-folder`"
+            f"{path} has no num_crops ({exc}); make the folder with `phi3v bench openvino-folder`"
         ) from exc
 
 
@@ -58,25 +58,25 @@ class Answer:
 
 
 class OpenVinoSubject:
-    """A loaded pipeline. `properties` are OpenVINO's own; without any it runs as people get it."""
+    """A loaded pipeline. `properties` are OpenVINO's; without any it runs with OpenVINO's defaults."""
 
     def __init__(self, folder: Path, device: str, threads: int | None = None, **properties: Any) -> None:
         if device != "cpu":
             raise OptionError(f"openvino is measured on the CPU only, not on {device}; use --device cpu")
-        self._num_crops = folder_crops(folder)
+        self._num_crops = read_num_crops(folder)
         self._openvino, self._genai = import_openvino()
         if threads is not None:
             properties["INFERENCE_NUM_THREADS"] = threads
         self._pipeline = self._genai.VLMPipeline(
-            str(folder), "CPU", scheduler_config=_scheduler(self._genai), **properties
+            str(folder), "CPU", scheduler_config=_make_scheduler(self._genai), **properties
         )
 
     def answer(self, text: str, pixels: npt.NDArray[np.uint8] | None, new_tokens: int) -> Answer:
-        """The `new_tokens` greedy tokens after a prompt with its control tokens; `pixels` uint8 [height, width, 3]."""
+        """Generate `new_tokens` greedy tokens. `text` includes control tokens; `pixels`: uint8 [height, width, 3]."""
         config = self._genai.GenerationConfig()
         config.max_new_tokens, config.ignore_eos = new_tokens, True
         config.do_sample, config.apply_chat_template = False, False
-        watch = _watch(self._genai, self._pipeline.get_tokenizer())
+        watch = _make_watch(self._genai, self._pipeline.get_tokenizer())
         images = [] if pixels is None else [self._openvino.Tensor(pixels[None])]
         began = time.perf_counter()
         result = self._pipeline.generate(text, images=images, generation_config=config, streamer=watch)
@@ -108,29 +108,29 @@ class OpenVinoSubject:
             decode_tokens=count_decode_tokens(answer.ids, case),
             total_s=decoded + answer.total_s,
             prompt_tokens=answer.prompt_tokens,
-            image_tokens=answer.prompt_tokens - self._text_tokens(text),
+            image_tokens=answer.prompt_tokens - self._count_text_tokens(text),
             first_token_at=answer.first_at,
             tokens_digest=hash_tokens(answer.ids),
         )
 
-    def _text_tokens(self, text: str) -> int:
-        """Tokens of the prompt's text, chunk by chunk as the pipeline encodes it."""
+    def _count_text_tokens(self, text: str) -> int:
+        """Count the tokens of the prompt's text, encoded chunk by chunk as the pipeline does."""
         encode = self._pipeline.get_tokenizer().encode
         return sum(int(encode(chunk, add_special_tokens=True).input_ids.shape[1]) for chunk in text.split(_IMAGE_TAG))
 
 
-def _scheduler(genai: Any) -> Any:
-    """The pipeline's own settings (the prompt in one piece), but for the cache of prompts it has answered before.
+def _make_scheduler(genai: Any) -> Any:
+    """Make the pipeline's own settings (the prompt in one piece), but without its cache of earlier prompts.
 
-    Cached, every round after the first would answer the same image without a prefill.
+    With that cache, every round after the first would answer the same image without a prefill.
     """
     scheduler = genai.SchedulerConfig()
     scheduler.max_num_batched_tokens, scheduler.enable_prefix_caching = sys.maxsize, False
     return scheduler
 
 
-def _watch(genai: Any, tokenizer: Any) -> Any:
-    """A streamer that detokenises as it goes, as for a reader, and keeps the ids and when the first came."""
+def _make_watch(genai: Any, tokenizer: Any) -> Any:
+    """Make a streamer that detokenises each token, as for a reader, and keeps the ids and the time of the first."""
 
     class Watch(genai.StreamerBase):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -1,1 +1,1 @@
-"""Finished experiments: the measurements behind settings that are the default today."""
+"""Finished experiments: the measurements behind settings that are defaults today."""

@@ -20,7 +20,7 @@ from ...export.quantize import BlockQuantization
 from ...images.load import load_image
 from ...models.manifest import describe_files, read_manifest, write_manifest
 from ..cases import PROMPT, Case, make_jpeg
-from ..parity import all_logits, closeness
+from ..parity import compute_logits, measure_closeness
 from ..program import run_command
 from ..record import Record
 from ..reference import ReferenceModel
@@ -112,7 +112,7 @@ def measure_losses(checkpoint: Path, folders: dict[str, Path], num_crops: int) -
     inputs = reference.preprocess(PROMPT, [load_image(make_jpeg(640, 400))], num_crops)
     expected = reference.logits(inputs).numpy()
     del reference
-    return {name: closeness(expected, all_logits(folder, inputs)) for name, folder in folders.items()}
+    return {name: measure_closeness(expected, compute_logits(folder, inputs)) for name, folder in folders.items()}
 
 
 if __name__ == "__main__":

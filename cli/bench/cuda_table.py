@@ -28,9 +28,9 @@ def cuda_table(
     --device cpu --size tiny tries the same without a GPU.
     """
     from phi3v.bench.cuda_table import write_table
-    from phi3v.bench.report import markdown
+    from phi3v.bench.report import render_markdown
 
     record = write_table(
         out, models=models, size=size, device=device, new_tokens=new_tokens, rounds=rounds, keep=keep, say=say
     )
-    click.echo(markdown(record))
+    click.echo(render_markdown(record))

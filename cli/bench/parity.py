@@ -36,11 +36,11 @@ def parity(
 
     require_extra("export", "torch", "transformers")
     from phi3v.bench.cases import make_jpeg
-    from phi3v.bench.parity import parity as measure
+    from phi3v.bench.parity import measure_parity
     from phi3v.images.load import load_image
 
     shown = [load_image(image) for image in images + pictures or (make_jpeg(640, 400),)]
-    found = asdict(measure(checkpoint, model, prompt, shown, num_crops=num_crops, new_tokens=new_tokens))
+    found = asdict(measure_parity(checkpoint, model, prompt, shown, num_crops=num_crops, new_tokens=new_tokens))
     click.echo(
         json.dumps(found) if as_json else "\n".join(f"{name:18} {_show(value)}" for name, value in found.items())
     )

@@ -55,18 +55,18 @@ def run(
     phi3v bench run ours=full/model genai=full/model torch-fp32=full/checkpoint --case 1344x1344:16:64
     """
     from phi3v.bench.extras import require_extra
-    from phi3v.bench.report import html_page, markdown
+    from phi3v.bench.report import render_html, render_markdown
     from phi3v.bench.run import run as measure
 
     if html_path:
         require_extra("bench", "matplotlib")
     specs = [_parse_subject(text, device, threads) for text in subjects]
     record = measure(specs, cases, rounds=rounds, resident=resident, out=out, say=say)
-    for path, render in ((markdown_path, markdown), (html_path, html_page)):
+    for path, render in ((markdown_path, render_markdown), (html_path, render_html)):
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(render(record), encoding="utf-8")
-    click.echo(markdown(record))
+    click.echo(render_markdown(record))
 
 
 def _parse_subject(text: str, device: Literal["cpu", "cuda"], threads: int | None) -> SubjectSpec:

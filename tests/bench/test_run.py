@@ -10,7 +10,7 @@ from processes import PHI3V
 from phi3v.bench.cases import Case, make_jpeg
 from phi3v.bench.extras import require_extra
 from phi3v.bench.record import METRICS, Record
-from phi3v.bench.report import html_page, markdown
+from phi3v.bench.report import render_html, render_markdown
 from phi3v.bench.run import SubjectSpec, run
 from phi3v.errors import InferenceError, MissingDependencyError, OptionError
 from phi3v.export.build import export_model
@@ -68,7 +68,7 @@ def test_every_subject_has_one_cold_start(record: Record) -> None:
 
 
 def test_the_reports_hold_every_subject_and_the_page_needs_nothing_else(record: Record) -> None:
-    page, text = html_page(record), markdown(record)
+    page, text = render_html(record), render_markdown(record)
     for subject in record.subjects:
         assert subject in page
         assert subject in text
