@@ -17,6 +17,7 @@ from ..export.build import export_model
 from ..export.checkpoint import Checkpoint
 from ..export.synthetic import full_dims, tiny_dims, write_random_checkpoint
 from ..machine.device import cuda_status
+from ..models.manifest import has_manifest
 from .cases import Case
 from .program import run_command
 from .record import Record
@@ -71,7 +72,7 @@ def build(folder: Path, size: str, device: str) -> None:
     elif Checkpoint.open(checkpoint).dims != dims:
         raise OptionError(f"{checkpoint} is of another size than --size {size}; give another folder with --models")
     for precision in ("int4", "fp16"):
-        if not (folder / precision / "phi3v.json").exists():
+        if not has_manifest(folder / precision):
             export_model(checkpoint, folder / precision, precision=precision, device=device)
 
 

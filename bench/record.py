@@ -22,6 +22,7 @@ from typing import Any
 from ..errors import OptionError
 from ..machine.device import gpus, installed
 from ..machine.memory import total_memory
+from ..models.manifest import Manifest
 
 METRICS = (
     *("image_decode_s", "preprocess_s", "prepare_s", "prefill_s", "ttft_s", "tpot_s", "total_s"),
@@ -163,17 +164,22 @@ def describe_source() -> dict[str, Any]:
 
 def describe_model(folder: Path) -> dict[str, Any]:
     """A model or checkpoint folder: its name, its bytes, and a hash over names, sizes and small files' content."""
-    digest, total, synthetic = hashlib.sha256(), 0, False
+    digest, total = hashlib.sha256(), 0
     for file in sorted(path for path in folder.iterdir() if path.is_file()):
         size = file.stat().st_size
         total += size
         digest.update(f"{file.name}:{size}\n".encode())
         if size < 1 << 20:
             digest.update(file.read_bytes())
-        if file.name in ("phi3v.json", "config.json"):
-            content = json.loads(file.read_text(encoding="utf-8"))
-            synthetic = synthetic or bool(content.get("synthetic") or content.get("phi3v_synthetic"))
+    synthetic = _has_random_weights(folder)
     return {"name": folder.resolve().name, "bytes": total, "hash": digest.hexdigest()[:16], "synthetic": synthetic}
+
+
+def _has_random_weights(folder: Path) -> bool:
+    manifest, config = Manifest.find(folder), folder / "config.json"
+    if manifest is not None and manifest.synthetic:
+        return True
+    return config.is_file() and bool(json.loads(config.read_text(encoding="utf-8")).get("phi3v_synthetic"))
 
 
 def _read_nvidia_driver() -> str | None:

@@ -45,23 +45,22 @@ def verify(model: str) -> None:
     Names each bad file and exits with 1; such a model does not load until `phi3v pull` has repaired it.
     """
     from phi3v.export.progress import Meter
-    from phi3v.models.folder import pull_command
     from phi3v.models.local import resolve_model
-    from phi3v.models.manifest import read_manifest
+    from phi3v.models.manifest import Manifest
     from phi3v.models.manifest import verify as verify_files
 
     folder = resolve_model(model)
-    manifest = read_manifest(folder)
+    manifest = Manifest.read(folder)
     with progress_bar() as progress:
-        meter = Meter(sum(manifest["files"].values()), progress)
+        meter = Meter(manifest.nbytes, progress)
         meter.enter("verifying")
         problems = verify_files(folder, on_read=meter.add)
     for name, problem in problems.items():
         click.echo(f"{folder / name} {problem}")
     if problems:
-        again = f"`{pull_command(manifest)}` fetches just these" if "variant" in manifest else "export the model again"
-        raise click.ClickException(f"{len(problems)} of {len(manifest['files'])} files are bad; {again}")
-    click.echo(f"{folder}: all {len(manifest['files'])} files are as recorded")
+        again = f"`{manifest.pull_command}` fetches just these" if manifest.is_pulled else "export the model again"
+        raise click.ClickException(f"{len(problems)} of {len(manifest.files)} files are bad; {again}")
+    click.echo(f"{folder}: all {len(manifest.files)} files are as recorded")
 
 
 @click.command()

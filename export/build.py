@@ -1,4 +1,4 @@
-"""From a checkpoint folder to a model folder, or to nothing: an interrupted build leaves no folder that loads."""
+"""Builds a model folder from a checkpoint folder; an interrupted build leaves nothing that loads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import DiskSpaceError, MissingDependencyError, ModelFolderError
-from ..models.folder import GENAI_CONFIG, MANIFEST
+from ..models.folder import GENAI_CONFIG
+from ..models.manifest import has_manifest
 from .precision import Recipe, folder_bytes, recipe
 from .progress import Meter, Progress
 
@@ -27,7 +28,7 @@ def _extra_needed() -> Iterator[None]:
 
 with _extra_needed():
     from .checkpoint import Checkpoint
-    from .config_files import copy_tokenizer, write_genai_config, write_processor_config, write_record
+    from .config_files import copy_tokenizer, write_genai_config, write_manifest, write_processor_config
     from .decoder import import_builder, write_decoder
     from .embedding import write_embedding
     from .vision import write_vision
@@ -84,7 +85,7 @@ def _build(source: Checkpoint, folder: Path, how: Recipe, meter: Meter) -> None:
     copy_tokenizer(source, folder)
     write_processor_config(folder, source.num_crops)
     write_genai_config(source, folder, device=how.device)
-    write_record(
+    write_manifest(
         source,
         folder,
         precision=how.precision,
@@ -97,7 +98,7 @@ def _build(source: Checkpoint, folder: Path, how: Recipe, meter: Meter) -> None:
 def _check_target(target: Path, overwrite: bool, checkpoint: Path) -> None:
     """Refuse a target that holds anything but, when it may be overwritten, a model."""
     if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise ModelFolderError(f"{target} is no folder; give a new folder's name")
+        raise ModelFolderError(f"{target} is not a folder; give a new folder's name")
     for held, what in ((checkpoint.resolve(), "the checkpoint"), (Path.cwd(), "the current folder")):
         if held.is_relative_to(target.resolve()):
             raise ModelFolderError(f"{target} holds {what} {held}; give a new folder's name")
@@ -105,8 +106,8 @@ def _check_target(target: Path, overwrite: bool, checkpoint: Path) -> None:
         return
     if not overwrite:
         raise ModelFolderError(f"{target} is not empty; give another name, or overwrite it (--overwrite)")
-    if not any((target / name).is_file() for name in (MANIFEST, GENAI_CONFIG)):
-        raise ModelFolderError(f"{target} is no model folder, so it is not overwritten; give another name or empty it")
+    if not has_manifest(target) and not (target / GENAI_CONFIG).is_file():
+        raise ModelFolderError(f"{target} is not a model folder and is not overwritten; give another name or empty it")
 
 
 @contextmanager

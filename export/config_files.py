@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.folder import GENAI_CONFIG
-from ..models.manifest import FORMAT, describe_files, write_manifest
+from ..models.manifest import Manifest
 from .checkpoint import BOS_TOKEN, END_TOKENS, Checkpoint
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -20,7 +20,7 @@ _PAD_TOKEN = "<|endoftext|>"
 
 
 def write_genai_config(checkpoint: Checkpoint, folder: Path, *, device: str) -> None:
-    """What genai loads first. Our own record alone comes after it."""
+    """Write what genai loads first. Only our own manifest is written after it."""
     decoder = checkpoint.dims.decoder
     ids = checkpoint.token_ids
     model = {
@@ -82,7 +82,7 @@ def _providers(device: str) -> list[dict[str, dict[str, str]]]:
 
 
 def write_processor_config(folder: Path, num_crops: int) -> None:
-    """How genai's own image processor would prepare a picture; our preprocessing reads `num_crops` from it."""
+    """Write how genai's own image processor would prepare an image; our preprocessing reads `num_crops` from it."""
     steps: list[tuple[str, str, dict[str, Any]]] = [
         ("decode_image", "DecodeImage", {"color_space": "BGR"}),
         ("convert_to_rgb", "ConvertRGB", {}),
@@ -96,26 +96,29 @@ def write_processor_config(folder: Path, num_crops: int) -> None:
 
 
 def copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
-    """The checkpoint's tokenizer files, unchanged."""
+    """Copy the checkpoint's tokenizer files unchanged."""
     for name in (*_TOKENIZER_FILES, *_OPTIONAL_TOKENIZER_FILES):
         if name in _TOKENIZER_FILES or (checkpoint.path / name).is_file():
             shutil.copyfile(checkpoint.path / name, folder / name)
 
 
-def write_record(checkpoint: Checkpoint, folder: Path, **facts: Any) -> None:
-    """Our own record: what the folder was made from, the size and the SHA-256 of every file in it."""
-    rope, decoder = checkpoint.dims.decoder.long_rope, checkpoint.dims.decoder
-    element = 2 if facts["pixel_dtype"] == "float16" else 4
-    manifest = {
-        "format": FORMAT,
-        "name": checkpoint.path.resolve().name,
-        **facts,
-        "num_crops": checkpoint.num_crops,
-        "original_context_length": None if rope is None else rope.original,
-        "kv_bytes_per_token": 2 * decoder.num_hidden_layers * decoder.kv_size * element,
-        "synthetic": checkpoint.synthetic,
-    }
-    write_manifest(folder, manifest | describe_files(folder))
+def write_manifest(
+    checkpoint: Checkpoint, folder: Path, *, precision: str, device: str, pixel_dtype: str, block_size: int | None
+) -> None:
+    """Write what the folder was made from, and the size and SHA-256 of every file in it."""
+    decoder = checkpoint.dims.decoder
+    element_bytes = 2 if pixel_dtype == "float16" else 4
+    manifest = Manifest(
+        name=checkpoint.path.resolve().name,
+        precision=precision,
+        device=device,
+        pixel_dtype=pixel_dtype,
+        original_context_length=None if decoder.long_rope is None else decoder.long_rope.original,
+        kv_bytes_per_token=2 * decoder.num_hidden_layers * decoder.kv_size * element_bytes,
+        synthetic=checkpoint.synthetic,
+        extra={"block_size": block_size, "num_crops": checkpoint.num_crops},
+    )
+    manifest.with_files_of(folder).write(folder)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -20,8 +20,9 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
 from ..errors import ModelFolderError
+from ..models.files import name_in_errors
 from ..models.folder import GENAI_CONFIG
-from ..models.manifest import FORMAT, describe_files, write_manifest
+from ..models.manifest import Manifest
 
 _PIXELS, _SIZES, _OLD_FEATURES, _FEATURES = "pixel_values", "image_sizes", "visual_features", "image_features"
 _IDS, _EMBEDS = "input_ids", "inputs_embeds"
@@ -87,9 +88,10 @@ def _write(source: Path, folder: Path, config: dict[str, Any], sha256: dict[str,
     onnx.save(wrap_embedding(embedding, hidden), folder / model["embedding"]["filename"])
     _rewrite(config, folder)
     pixel = next(value for value in vision.graph.input if value.name == _PIXELS).type.tensor_type.elem_type
-    facts = {"name": source.resolve().name, "pixel_dtype": helper.tensor_dtype_to_np_dtype(pixel).name}
+    with name_in_errors(source / model["vision"]["filename"]):
+        manifest = Manifest(name=source.resolve().name, pixel_dtype=helper.tensor_dtype_to_np_dtype(pixel).name)
     linked = {name: known for name, known in sha256.items() if name not in {*wrapped, GENAI_CONFIG}}
-    write_manifest(folder, {"format": FORMAT, **facts, **describe_files(folder, linked)})
+    manifest.with_files_of(folder, linked).write(folder)
 
 
 def _load(graph: Path) -> onnx.ModelProto:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ModelFolderError
+from ..models.manifest import Manifest
 from .checkpoint import SYNTHETIC_KEY
 from .dims import CLIP, LM_HEAD, VISION, ClipDims, DecoderDims, LongRope, ModelDims, Shape, tensor_shapes
 from .safetensors_file import write_file
@@ -75,7 +76,7 @@ def write_random_checkpoint(
     The same seed gives the same weights, tensor by tensor, whatever the number of layers. Raises ModelFolderError
     when `path` holds anything but an older random checkpoint.
     """
-    require_synthetic(path, "config.json", SYNTHETIC_KEY)
+    require_random_checkpoint(path)
     path.mkdir(parents=True, exist_ok=True)
     special = first_special_id(dims.decoder.vocab_size)
     # First: a run that was interrupted can be run again.
@@ -96,15 +97,27 @@ def write_random_checkpoint(
     return path
 
 
-def require_synthetic(folder: Path, record: str, key: str) -> None:
-    """Refuse to write over a folder unless it is empty or its record says that its weights are random."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
+def require_random_checkpoint(folder: Path) -> None:
+    """Refuse to write over a folder unless it is empty or a checkpoint whose config.json says that it is random."""
     try:
-        ours = json.loads((folder / record).read_text(encoding="utf-8")).get(key) is True
+        random = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(SYNTHETIC_KEY) is True
     except (OSError, ValueError, AttributeError):
-        ours = False
-    if not ours:
+        random = False
+    _require_replaceable(folder, random)
+
+
+def require_random_model(folder: Path) -> None:
+    """Refuse to write over a folder unless it is empty or a model whose manifest says that its weights are random."""
+    try:
+        random = Manifest.read(folder).synthetic is True
+    except (OSError, ModelFolderError):
+        random = False
+    _require_replaceable(folder, random)
+
+
+def _require_replaceable(folder: Path, random: bool) -> None:
+    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not empty and not random:
         raise ModelFolderError(f"{folder} is not empty and holds no random weights of ours; give another folder")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ...export.checkpoint import Checkpoint
 from ...export.decoder import write_decoder
 from ...export.quantize import BlockQuantization
 from ...images.load import load_image
-from ...models.manifest import describe_files, read_manifest, write_manifest
+from ...models.manifest import MANIFEST, Manifest, has_manifest
 from ..cases import PROMPT, Case, make_jpeg
 from ..parity import compute_logits, measure_closeness
 from ..program import run_command
@@ -66,17 +67,18 @@ def build(checkpoint: Path, folder: Path) -> dict[str, Path]:
     made = {}
     for name, (decoder, head) in SETTINGS.items():
         made[name] = target = folder / name
-        if (target / "phi3v.json").exists():
+        if has_manifest(target):
             continue
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
         for file in base.iterdir():
-            if not file.name.startswith("text.onnx") and file.name != "phi3v.json":
+            if not file.name.startswith("text.onnx") and file.name != MANIFEST:
                 os.link(file, target / file.name)
         source = Checkpoint.open(checkpoint)
         write_decoder(source, target / "text.onnx", device="cpu", dtype=np.float32, quantization=decoder, head=head)
-        facts = read_manifest(base) | {"block_size": decoder.block_size}
-        write_manifest(target, facts | describe_files(target))
+        manifest = Manifest.read(base)
+        manifest = replace(manifest, extra={**manifest.extra, "block_size": decoder.block_size})
+        manifest.with_files_of(target).write(target)
     return made
 
 

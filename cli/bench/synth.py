@@ -24,10 +24,9 @@ def synth(out: Path, size: str, layers: int | None, precision: str, device: str,
     "full" has the real 4.2 B dimensions: its speed and memory are the real model's, its answers mean nothing.
     """
     from phi3v.export.build import export_model
-    from phi3v.export.synthetic import full_dims, require_synthetic, tiny_dims, write_random_checkpoint
-    from phi3v.models.folder import MANIFEST
+    from phi3v.export.synthetic import full_dims, require_random_model, tiny_dims, write_random_checkpoint
 
-    require_synthetic(out / "model", MANIFEST, "synthetic")
+    require_random_model(out / "model")
     dims = full_dims(layers=layers or 32) if size == "full" else tiny_dims(layers=layers or 2)
     checkpoint = write_random_checkpoint(out / "checkpoint", dims, seed)
     with progress_bar() as progress:

@@ -19,9 +19,9 @@ from filelock import Timeout
 from huggingface_hub import constants
 
 from ...errors import DiskSpaceError, MissingDependencyError, ModelFetchError, ModelNotFoundError
-from ...models.folder import MANIFEST, ModelDir
+from ...models.folder import ModelDir
 from ...models.local import LocalModel, find_local, hub_cache
-from ...models.manifest import FORMAT, describe_files, read_manifest, write_manifest
+from ...models.manifest import Manifest, Origin, remove_manifest
 from ..progress import Meter, Progress
 from .cache import RepoCache
 from .catalog import PublishedBuild
@@ -131,7 +131,7 @@ def _install(plan: Plan, revision: str, progress: Progress | None) -> LocalModel
         cache.reclaim(file, commit)
     plan = replace(plan, missing={file.path: cache.bytes_missing(file) for file in plan.listing.files})
     check_disk(plan)
-    (plan.folder / MANIFEST).unlink(missing_ok=True)  # a model under repair is none
+    remove_manifest(plan.folder)  # while it is repaired, the folder is not a model
     hashes = _fetch_all(plan, progress)
     for file in plan.listing.files:
         cache.link(file, commit)
@@ -141,25 +141,21 @@ def _install(plan: Plan, revision: str, progress: Progress | None) -> LocalModel
         from ..migrate import migrate
 
         folder = migrate(folder, folder / MIGRATED, overwrite=True, sha256=hashes)
-        record = read_manifest(folder)
+        manifest = Manifest.read(folder)
     else:
-        record = describe_files(folder, hashes)
-    facts = {
-        "format": FORMAT,
-        "name": build.name,
-        "variant": build.variant,
-        "repo": build.repo,
-        "subfolder": build.subfolder,
-        "revision": revision,
-        "commit": commit,
-        "licence": build.licence,
-        "device": build.device,
-        "precision": build.precision,
-        "memory_bytes": build.memory_bytes,
-        "pulled_at": time.time(),
-    }
-    ModelDir.open(folder)  # what the hub calls this build must be one, before it becomes a model here
-    write_manifest(folder, record | facts)
+        manifest = Manifest().with_files_of(folder, hashes)
+    ModelDir.open(folder)  # only a folder that opens becomes a model here, whatever the hub says it is
+    origin = Origin(
+        variant=build.variant,
+        repo=build.repo,
+        subfolder=build.subfolder,
+        revision=revision,
+        commit=commit,
+        licence=build.licence,
+        memory_bytes=build.memory_bytes,
+        pulled_at=time.time(),
+    )
+    replace(manifest, name=build.name, device=build.device, precision=build.precision, origin=origin).write(folder)
     return next(model for model in find_local(build.full_name) if model.path == folder)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from filelock import Timeout
 
 from ...errors import ModelError, ModelNotFoundError
-from ...models.folder import MANIFEST
 from ...models.local import find_local, hub_cache, split_name
+from ...models.manifest import remove_manifest
 from .cache import RepoCache
 from .catalog import BUILDS
 
@@ -48,7 +48,7 @@ def remove(name: str) -> int:
                 raise ModelError(f"another phi3v is at work on {cache.repo}; try again when it is done") from exc
         plan = _plan(name)  # anew: a pull may have ended since it was last looked at
         for folder in plan.folders:
-            (folder / MANIFEST).unlink(missing_ok=True)  # from here on it is no model any more
+            remove_manifest(folder)  # so that what an interruption leaves is not taken for a model
             shutil.rmtree(folder)
         for file in plan.files:
             file.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,8 +17,8 @@ import click
 import phi3v
 
 from ...errors import ModelFolderError
-from ...models.folder import BUILTIN, MANIFEST
-from ...models.manifest import read_manifest, write_manifest
+from ...models.folder import BUILTIN
+from ...models.manifest import Manifest, has_manifest
 from ..precision import PRECISIONS
 from .build import build
 from .card import BARS, about, card
@@ -37,8 +38,8 @@ def release(
     `count` pictures are asked about for each job that has a bar, and for covers of held-out words; a fifth elsewhere.
     Raises ModelFolderError where something else is there.
     """
-    if folder.exists() and not (folder / MANIFEST).is_file():
-        raise ModelFolderError(f"{folder} is no model folder, so it is not replaced; give another name")
+    if folder.exists() and not has_manifest(folder):
+        raise ModelFolderError(f"{folder} is not a model folder and is not replaced; give another name")
     folder.parent.mkdir(exist_ok=True)
     new = folder.with_name(f"{folder.name}.new")
     build(state, new, precision, overwrite=True)
@@ -67,9 +68,9 @@ def _score(folder: Path, job: str, words: str, count: int) -> Score:
 def describe(folder: Path, scores: Sequence[Score]) -> None:
     """Write the scores, and what follows from them: the card and the line the model is introduced with."""
     write_scores(scores, folder / SCORES)
-    manifest = read_manifest(folder) | {"about": about(scores)}
-    write_manifest(folder, manifest)
-    (folder / CARD).write_text(card(scores, sum(manifest["files"].values()) / 1e6), encoding="utf-8")
+    manifest = replace(Manifest.read(folder), about=about(scores))
+    manifest.write(folder)
+    (folder / CARD).write_text(card(scores, manifest.nbytes / 1e6), encoding="utf-8")
 
 
 @click.command()

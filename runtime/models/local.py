@@ -1,4 +1,4 @@
-"""The models this machine holds: pulled ones in the Hugging Face cache, and what a name given to us means.
+"""The models on this machine: pulled ones in the Hugging Face cache, and which folder a given name means.
 
 A pulled model is a folder in the cache with our manifest in it, which is written last: no manifest, no model.
 Opens no socket.
@@ -6,28 +6,27 @@ Opens no socket.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..errors import ModelNotFoundError
+from ..errors import ModelFolderError, ModelNotFoundError
 from ..machine.device import cuda_status, gpus
 from ..machine.memory import total_memory
-from .folder import BUILTIN, GENAI_CONFIG, MANIFEST, MODEL_VARIABLE
+from .folder import BUILTIN, GENAI_CONFIG, MODEL_VARIABLE
+from .manifest import MANIFEST, Manifest
 
 BUILTIN_NAME = "nano"
 _PREFERENCE = ("cuda-int4", "cuda-fp16", "cpu-int4")
 _DEEPEST = 4
-"""Folders between a snapshot and a manifest, at most."""
+"""The most folders between a snapshot and a manifest."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A pulled model. `nbytes` is what its files weigh, `damaged` the files that failed their last verification."""
+    """A pulled model. `nbytes` is the size of its files, `damaged` those that failed their last verification."""
 
     name: str
     variant: str
@@ -49,7 +48,7 @@ class LocalModel:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What models can use here: memory of the best usable GPU (0: none), and RAM (None where unknown), in bytes."""
+    """What a model can use here, in bytes: memory of the best usable GPU (0: none), and RAM (None where unknown)."""
 
     gpu_memory: int
     ram: int | None
@@ -76,7 +75,7 @@ def hub_cache() -> Path:
 
 def local_models() -> list[LocalModel]:
     """Every pulled model, the newest first."""
-    found = [model for path in _manifests(hub_cache()) if (model := _read(path)) is not None]
+    found = [model for folder in _model_folders(hub_cache()) if (model := _read(folder)) is not None]
     return sorted(found, key=lambda model: -model.pulled_at)
 
 
@@ -98,7 +97,7 @@ def wanted_model(model: str | os.PathLike[str] | None) -> str | os.PathLike[str]
 
 
 def resolve_model(model: str | os.PathLike[str] | None = None, device: str = "auto") -> Path:
-    """The folder meant by a folder, a pulled model's name or `name:variant`, "nano" (the built-in one), or by nothing.
+    """The folder that is meant by a folder, a pulled model's name or `name:variant`, "nano" (built in), or by nothing.
 
     A model folder wins over a model of the same name. Nothing means `PHI3V_MODEL`, else the best pulled model that fits
     this machine and `device`, else the built-in one. Raises ModelNotFoundError.
@@ -151,7 +150,7 @@ def _fitting(models: list[LocalModel], device: str) -> list[LocalModel]:
 
 
 def _best(models: list[LocalModel], fitting: list[LocalModel]) -> LocalModel:
-    """Of at least one: whole ones before damaged ones, then what is fitting, the fastest variant, the newest."""
+    """The best of at least one: an intact model before a damaged one, then one that fits, the fastest, the newest."""
 
     def rank(model: LocalModel) -> tuple[bool, bool, int, float]:
         speed = _PREFERENCE.index(model.variant) if model.variant in _PREFERENCE else len(_PREFERENCE)
@@ -164,27 +163,31 @@ def _is_name(text: str) -> bool:
     return re.fullmatch(r"[\w.-]+(:[\w.-]*)?", text) is not None and text not in (".", "..")
 
 
-def _manifests(cache: Path) -> Iterator[Path]:
+def _model_folders(cache: Path) -> Iterator[Path]:
     for depth in range(_DEEPEST + 1):
-        yield from cache.glob("models--*/snapshots/*/" + "*/" * depth + MANIFEST)
+        for file in cache.glob("models--*/snapshots/*/" + "*/" * depth + MANIFEST):
+            yield file.parent
 
 
-def _read(path: Path) -> LocalModel | None:
-    """The model a manifest describes; None for one that is not ours or not readable."""
+def _read(folder: Path) -> LocalModel | None:
+    """The model that a folder's manifest describes; None for one that no pull of ours has written."""
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return LocalModel(
-            name=manifest["name"],
-            variant=manifest["variant"],
-            path=path.parent,
-            repo=manifest["repo"],
-            revision=manifest["revision"],
-            commit=manifest["commit"],
-            device=manifest["device"],
-            memory_bytes=int(manifest["memory_bytes"]),
-            nbytes=sum(manifest["files"].values()),
-            damaged=tuple(manifest.get("damaged", ())),
-            pulled_at=float(manifest.get("pulled_at", 0)),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        manifest = Manifest.read(folder)
+    except (OSError, ModelFolderError):
         return None
+    origin = manifest.origin
+    if origin is None or manifest.name is None or manifest.device is None or not manifest.files:
+        return None
+    return LocalModel(
+        name=manifest.name,
+        variant=origin.variant,
+        path=folder,
+        repo=origin.repo,
+        revision=origin.revision,
+        commit=origin.commit,
+        device=manifest.device,
+        memory_bytes=origin.memory_bytes,
+        nbytes=manifest.nbytes,
+        damaged=manifest.damaged,
+        pulled_at=float(origin.pulled_at),
+    )

@@ -18,7 +18,7 @@ from phi3v.export.build import export_model
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.dims import EMBED, LM_HEAD
 from phi3v.export.precision import folder_bytes, recipe
-from phi3v.export.synthetic import require_synthetic, tiny_dims, write_random_checkpoint
+from phi3v.export.synthetic import require_random_checkpoint, require_random_model, tiny_dims, write_random_checkpoint
 from phi3v.models.folder import ModelDir
 
 
@@ -75,7 +75,7 @@ def test_failed_build_leaves_nothing(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(build, "write_record", fail)
+    monkeypatch.setattr(build, "write_manifest", fail)
     with pytest.raises(error):
         export_model(checkpoint_dir, tmp_path / "out")
     assert names(tmp_path) == []
@@ -145,7 +145,7 @@ def test_overwriting_spares_what_is_no_model(checkpoint_dir: Path, tmp_path: Pat
     out = tmp_path / "documents"
     out.mkdir()
     (out / "mine.txt").write_text("keep")
-    with pytest.raises(ModelFolderError, match="no model folder"):
+    with pytest.raises(ModelFolderError, match="not a model folder"):
         export_model(checkpoint_dir, out, overwrite=True)
     assert (out / "mine.txt").read_text() == "keep"
 
@@ -192,18 +192,20 @@ def test_a_name_that_reads_like_a_pattern_is_a_name(checkpoint_dir: Path, tmp_pa
 
 @pytest.mark.parametrize("part", ["checkpoint", "model"])
 def test_random_weights_never_replace_other_ones(tmp_path: Path, part: str) -> None:
-    folder, record, key = {
-        "checkpoint": (tmp_path / "checkpoint", "config.json", "phi3v_synthetic"),
-        "model": (tmp_path / "model", "phi3v.json", "synthetic"),
+    folder = tmp_path / part
+    require, file, key = {
+        "checkpoint": (require_random_checkpoint, "config.json", "phi3v_synthetic"),
+        "model": (require_random_model, "phi3v.json", "synthetic"),
     }[part]
+    require(folder)
     folder.mkdir()
-    require_synthetic(folder, record, key)
+    require(folder)
     for content in ("{}", "[]", "no JSON", json.dumps({key: "yes"})):
-        (folder / record).write_text(content)
+        (folder / file).write_text(content)
         with pytest.raises(ModelFolderError, match="give another folder"):
-            require_synthetic(folder, record, key)
-    (folder / record).write_text(json.dumps({key: True}))
-    require_synthetic(folder, record, key)
+            require(folder)
+    (folder / file).write_text(json.dumps({key: True}))
+    require(folder)
 
 
 def test_a_checkpoint_of_somebody_elses_is_not_written_over(tmp_path: Path) -> None:

@@ -173,6 +173,6 @@ def _answer(request: BaseHTTPRequestHandler, status: int, body: bytes, headers: 
 
 
 def published(folder: Path, subfolder: str) -> dict[str, bytes]:
-    """A model folder's files as a repository holds them, our own record left out."""
+    """A model folder's files as a repository holds them, our own manifest left out."""
     files = [file for file in folder.iterdir() if file.name != "phi3v.json"]
     return {f"{subfolder}/{file.name}": file.read_bytes() for file in files}

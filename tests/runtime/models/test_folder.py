@@ -47,7 +47,7 @@ def limit(**values: object) -> Callable[[Any], object]:
     return lambda content: content["model"].update(values)
 
 
-def record(**values: object) -> Callable[[Any], object]:
+def stated(**values: object) -> Callable[[Any], object]:
     return lambda content: content.update(values)
 
 
@@ -70,11 +70,11 @@ def test_a_folder_opens_with_its_limits(folder: Path) -> None:
         (PROCESSOR, crops(0), "num_crops is 0; allowed: 1 to 16"),
         (PROCESSOR, crops(32), "num_crops is 32; allowed: 1 to 16"),
         (PROCESSOR, crops("abc"), "abc"),
-        (MANIFEST, record(kv_bytes_per_token="x"), "kv_bytes_per_token"),
-        (MANIFEST, record(original_context_length="4096"), "original_context_length"),
-        (MANIFEST, record(pixel_dtype="junk"), "float16, float32"),
-        (MANIFEST, record(device="tpu"), "cpu, cuda"),
-        (MANIFEST, record(files=[]), "files"),
+        (MANIFEST, stated(kv_bytes_per_token="x"), "kv_bytes_per_token"),
+        (MANIFEST, stated(original_context_length="4096"), "original_context_length"),
+        (MANIFEST, stated(pixel_dtype="junk"), "float16, float32"),
+        (MANIFEST, stated(device="tpu"), "cpu, cuda"),
+        (MANIFEST, stated(files=[]), "files"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_own_file(
