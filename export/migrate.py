@@ -1,9 +1,9 @@
 """A published build in the old layout -> a folder that today's genai loads. Needs onnx, no PyTorch; copies no weights.
 
-The old layout (before genai 0.5): the vision graph takes one picture and gives `visual_features` [1, T, hidden], the
-embedding graph takes `input_ids` alone, and genai itself put the features in. Today the vision graph gives
-`image_features` [T, hidden] for all pictures in a row, and the embedding graph puts them into the slots.
-Both old graphs are kept as they are and wrapped; their weights get a second name in the new folder.
+The old layout (before genai 0.5): the vision graph takes one image and gives `visual_features` [1, T, hidden], the
+embedding graph takes `input_ids` alone, and genai itself puts the features in. Today the vision graph gives
+`image_features` [T, hidden] for all images one after the other, and the embedding graph puts them into the slots.
+Both old graphs are wrapped and otherwise unchanged; their weights get a second name in the new folder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,46 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
 from ..errors import ModelFolderError
-from ..models.files import name_in_errors
-from ..models.folder import GENAI_CONFIG
+from ..models.files import name_in_errors, read_json
+from ..models.folder import GENAI_CONFIG, old_layout
 from ..models.manifest import Manifest
 
 _PIXELS, _SIZES, _OLD_FEATURES, _FEATURES = "pixel_values", "image_sizes", "visual_features", "image_features"
 _IDS, _EMBEDS = "input_ids", "inputs_embeds"
 _SAFE_OPSET = 15
 """From here on every operator used in the wrapping means the same in all opsets."""
+
+
+class _OtherGraphError(Exception):
+    """A graph that is not built as those of the published old builds; the message says in what."""
+
+
+@dataclass(frozen=True, slots=True)
+class _OldBuild:
+    """A folder in the old layout: its genai_config.json, the decoder's width, and the names of the graphs to wrap."""
+
+    folder: Path
+    config: dict[str, Any]
+    hidden: int
+    vision: str
+    embedding: str
+
+    @classmethod
+    def open(cls, folder: Path) -> _OldBuild:
+        if not (folder / GENAI_CONFIG).is_file():
+            raise ModelFolderError(f"{folder} has no {GENAI_CONFIG}; give an old build's folder")
+        with name_in_errors(folder / GENAI_CONFIG) as file:
+            config = read_json(file)
+            model = config["model"]
+            if not old_layout(model):
+                raise ModelFolderError(f"{folder} is in today's layout; it needs no migration")
+            files = (str(model[part]["filename"]) for part in ("vision", "embedding"))
+            return cls(folder, config, int(model["decoder"]["hidden_size"]), *files)
+
+    @property
+    def replaced(self) -> set[str]:
+        """Names of the files that the new folder has in another form."""
+        return {self.vision, self.embedding, GENAI_CONFIG}
 
 
 def migrate(
@@ -39,18 +72,18 @@ def migrate(
 ) -> Path:
     """Write the folder `new` from the old-layout folder `old`; returns `new`.
 
-    Several pictures in one request work: the old vision graph runs once for each. Both folders share the weights'
-    bytes, and either may be deleted. `sha256` saves reading files of `old` whose checksum is known. Raises
-    ModelFolderError when `old` is not in the old layout, `new` is taken, or they lie on different disks.
+    Several images in one request work: the old vision graph runs once for each. Both folders share the weights'
+    bytes, and either may be deleted. `sha256` holds known checksums of files of `old`, which are then not read for it.
+    Raises ModelFolderError when `old` is not in the old layout or not built as the published ones, `new` exists, or
+    they lie on different disks.
     """
-    source, target = Path(old), Path(new)
-    config = _read_old_config(source)
+    target, build = Path(new), _OldBuild.open(Path(old))
     if target.exists() and not overwrite:
         raise ModelFolderError(f"{target} exists; give another name")
     scratch = target.parent / f".{target.name}.partial-{os.getpid()}"
     try:
         scratch.mkdir(parents=True)
-        _write(source, scratch, config, sha256 or {})
+        _write(build, scratch, sha256 or {})
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
     except BaseException:
@@ -59,46 +92,39 @@ def migrate(
     return target
 
 
-def is_old_layout(model: dict[str, Any]) -> bool:
-    """Whether the "model" part of a genai_config.json describes a build in the old layout."""
-    return _OLD_FEATURES in model.get("vision", {}).get("outputs", {})
-
-
-def _read_old_config(folder: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((folder / GENAI_CONFIG).read_text(encoding="utf-8"))
-        old = is_old_layout(config["model"])
-    except (OSError, ValueError, KeyError, AttributeError) as exc:
-        raise ModelFolderError(f"{folder} has no readable {GENAI_CONFIG} ({exc}); give an old build's folder") from exc
-    if not old:
-        raise ModelFolderError(f"{folder} is not in the old layout (no {_OLD_FEATURES}); it needs no migration")
-    return config
-
-
-def _write(source: Path, folder: Path, config: dict[str, Any], sha256: dict[str, str]) -> None:
-    model = config["model"]
-    hidden = int(model["decoder"]["hidden_size"])
-    wrapped = {model[part]["filename"] for part in ("vision", "embedding")}
-    for file in sorted(source.iterdir()):
-        if file.is_file() and file.name not in {*wrapped, GENAI_CONFIG}:
+def _write(build: _OldBuild, folder: Path, sha256: dict[str, str]) -> None:
+    for file in sorted(build.folder.iterdir()):
+        if file.is_file() and file.name not in build.replaced:
             _link(file, folder / file.name)
-    vision = _load(source / model["vision"]["filename"])
-    onnx.save(wrap_vision(vision, hidden), folder / model["vision"]["filename"])
-    embedding = _load(source / model["embedding"]["filename"])
-    onnx.save(wrap_embedding(embedding, hidden), folder / model["embedding"]["filename"])
-    _rewrite(config, folder)
-    pixel = next(value for value in vision.graph.input if value.name == _PIXELS).type.tensor_type.elem_type
-    with name_in_errors(source / model["vision"]["filename"]):
-        manifest = Manifest(name=source.resolve().name, pixel_dtype=helper.tensor_dtype_to_np_dtype(pixel).name)
-    linked = {name: known for name, known in sha256.items() if name not in {*wrapped, GENAI_CONFIG}}
+    vision = _wrap(build.folder / build.vision, folder, wrap_vision, build.hidden)
+    _wrap(build.folder / build.embedding, folder, wrap_embedding, build.hidden)
+    _write_config(build.config, folder)
+    kind = _only(vision.graph.input, _PIXELS).type.tensor_type.elem_type
+    with name_in_errors(build.folder / build.vision):
+        manifest = Manifest(name=build.folder.resolve().name, pixel_dtype=helper.tensor_dtype_to_np_dtype(kind).name)
+    linked = {name: known for name, known in sha256.items() if name not in build.replaced}
     manifest.with_files_of(folder, linked).write(folder)
+
+
+def _wrap(
+    graph: Path, folder: Path, wrap: Callable[[onnx.ModelProto, int], onnx.ModelProto], hidden: int
+) -> onnx.ModelProto:
+    """Write a graph of the old build, wrapped, under its own name; returns the wrapped one."""
+    try:
+        wrapped = wrap(_load(graph), hidden)
+    except _OtherGraphError as exc:
+        raise ModelFolderError(
+            f"{graph} {exc}: it is not the graph of a published old build, and cannot be migrated"
+        ) from exc
+    onnx.save(wrapped, folder / graph.name)
+    return wrapped
 
 
 def _load(graph: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(graph, load_external_data=False)
     except (OSError, DecodeError) as exc:
-        raise ModelFolderError(f"{graph} is no readable ONNX graph ({exc}); fetch the build again") from exc
+        raise ModelFolderError(f"{graph} is not a readable ONNX graph ({exc}); fetch the build again") from exc
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < _SAFE_OPSET:
         raise ModelFolderError(f"{graph} uses opset {opset}; from {_SAFE_OPSET} on it can be migrated")
@@ -106,7 +132,7 @@ def _load(graph: Path) -> onnx.ModelProto:
 
 
 def _link(file: Path, link: Path) -> None:
-    """Give a file's bytes one more name; hard, as ONNX Runtime follows no symbolic link out of a model's folder."""
+    """Hard-link a file: ONNX Runtime follows no symbolic link out of a model's folder."""
     try:
         os.link(file.resolve(), link)
     except OSError as exc:
@@ -115,7 +141,7 @@ def _link(file: Path, link: Path) -> None:
         ) from exc
 
 
-def _rewrite(config: dict[str, Any], folder: Path) -> None:
+def _write_config(config: dict[str, Any], folder: Path) -> None:
     model = config["model"]
     model["vision"]["outputs"] = {_FEATURES: _FEATURES}
     model["embedding"]["inputs"] = {_IDS: _IDS, _FEATURES: _FEATURES}
@@ -124,27 +150,27 @@ def _rewrite(config: dict[str, Any], folder: Path) -> None:
 
 
 def wrap_vision(old: onnx.ModelProto, hidden: int) -> onnx.ModelProto:
-    """The old graph as the body of a loop over pictures, whose features are put one after the other."""
+    """Make the old graph the body of a loop over images, and put their features one after the other."""
     graph = _copy(old.graph)
     pixels, sizes = _only(graph.input, _PIXELS), _only(graph.input, _SIZES)
     kind = _only(graph.output, _OLD_FEATURES).type.tensor_type.elem_type
-    _rename(graph, {_PIXELS: "picture_pixels", _SIZES: "picture_size", _OLD_FEATURES: "picture_features"})
+    _rename(graph, {_PIXELS: "one_image_pixels", _SIZES: "one_image_size", _OLD_FEATURES: "one_image_features"})
     features = [helper.make_tensor_value_info(name, kind, ["tokens", hidden]) for name in ("before", "after")]
     going_on = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("going_on", "going_on_after")]
     body = helper.make_graph(
         [
             *_constants(first_axis=[0], feature_shape=[-1, hidden]),
-            helper.make_node("Unsqueeze", ["picture", "first_axis"], ["picture_index"]),
-            helper.make_node("Gather", [_PIXELS, "picture_index"], ["given_pixels"], axis=0),
+            helper.make_node("Unsqueeze", ["one_image", "first_axis"], ["one_image_index"]),
+            helper.make_node("Gather", [_PIXELS, "one_image_index"], ["given_pixels"], axis=0),
             *_pad_crops(pixels.type.tensor_type.shape.dim[1].dim_value),
-            helper.make_node("Gather", [_SIZES, "picture_index"], ["picture_size"], axis=0),
+            helper.make_node("Gather", [_SIZES, "one_image_index"], ["one_image_size"], axis=0),
             *graph.node,
-            helper.make_node("Reshape", ["picture_features", "feature_shape"], ["flat_features"]),
+            helper.make_node("Reshape", ["one_image_features", "feature_shape"], ["flat_features"]),
             helper.make_node("Concat", ["before", "flat_features"], ["after"], axis=0),
             helper.make_node("Identity", ["going_on"], ["going_on_after"]),
         ],
-        "one_picture",
-        [helper.make_tensor_value_info("picture", TensorProto.INT64, []), going_on[0], features[0]],
+        "one_image_body",
+        [helper.make_tensor_value_info("one_image", TensorProto.INT64, []), going_on[0], features[0]],
         [going_on[1], features[1]],
         value_info=graph.value_info,
     )
@@ -155,9 +181,9 @@ def wrap_vision(old: onnx.ModelProto, hidden: int) -> onnx.ModelProto:
             *_constants(no_features=[0, hidden]),
             helper.make_node("Constant", [], ["first"], value_int=0),
             helper.make_node("Shape", [_SIZES], ["sizes_shape"]),
-            helper.make_node("Gather", ["sizes_shape", "first"], ["pictures"], axis=0),
+            helper.make_node("Gather", ["sizes_shape", "first"], ["image_count"], axis=0),
             helper.make_node("ConstantOfShape", ["no_features"], ["nothing"], value=nothing),
-            helper.make_node("Loop", ["pictures", "", "nothing"], [_FEATURES], body=body),
+            helper.make_node("Loop", ["image_count", "", "nothing"], [_FEATURES], body=body),
         ],
         graph.name,
         [
@@ -171,7 +197,9 @@ def wrap_vision(old: onnx.ModelProto, hidden: int) -> onnx.ModelProto:
 
 
 def wrap_embedding(old: onnx.ModelProto, hidden: int) -> onnx.ModelProto:
-    """The old lookup, with negative ids looked up as 0 and then replaced by the features, in order."""
+    """Make the old lookup look negative ids up as 0, and then replace those rows by the features, in order."""
+    if any(value.name == _FEATURES for value in old.graph.input):
+        raise _OtherGraphError(f"takes {_FEATURES} already")
     graph = _copy(old.graph)
     ids = _only(graph.input, _IDS).type.tensor_type.elem_type
     kind = _only(graph.output, _EMBEDS).type.tensor_type.elem_type
@@ -202,16 +230,16 @@ def _constants(**vectors: list[int]) -> list[onnx.NodeProto]:
 
 
 def _pad_crops(crops: int) -> list[onnx.NodeProto]:
-    """A graph made for a fixed number of crops gets that many, the rest empty; any other takes them as they come."""
+    """Pad with empty crops for a graph made for a fixed number of them; any other takes as many as are given."""
     if not crops:
-        return [helper.make_node("Identity", ["given_pixels"], ["picture_pixels"])]
+        return [helper.make_node("Identity", ["given_pixels"], ["one_image_pixels"])]
     return [
         *_constants(most=[crops], one=[1], two=[2], pads_before=[0] * 6, pads_after=[0] * 3),
         helper.make_node("Shape", ["given_pixels"], ["given_shape"]),
         helper.make_node("Slice", ["given_shape", "one", "two"], ["crops_given"]),
         helper.make_node("Sub", ["most", "crops_given"], ["crops_lacking"]),
         helper.make_node("Concat", ["pads_before", "crops_lacking", "pads_after"], ["pads"], axis=0),
-        helper.make_node("Pad", ["given_pixels", "pads"], ["picture_pixels"]),
+        helper.make_node("Pad", ["given_pixels", "pads"], ["one_image_pixels"]),
     ]
 
 
@@ -232,11 +260,11 @@ def _only(values: Iterable[onnx.ValueInfoProto], name: str) -> onnx.ValueInfoPro
     for value in values:
         if value.name == name:
             return value
-    raise ModelFolderError(f"this graph has no {name}; it is not one of the published old builds")
+    raise _OtherGraphError(f"has no {name}")
 
 
 def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    """Give values other names, in nested graphs as well, which see the names of the graph around them."""
+    """Give values other names, also in nested graphs, which see the names of the graph around them."""
     for node in graph.node:
         for values in (node.input, node.output):
             for index, name in enumerate(values):

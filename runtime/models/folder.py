@@ -120,6 +120,18 @@ class ModelDir:
         return min(max_length, self.original_context_length + 1)
 
 
+def old_layout(model: dict[str, Any]) -> str | None:
+    """The sign that a build is in the layout before genai 0.5, as a clause; None for today's layout.
+
+    `model` is that part of genai_config.json. A KeyError or an AttributeError means that it is not a phi3v model's.
+    """
+    if "visual_features" in model["vision"].get("outputs", {}):
+        return "its vision graph gives visual_features"
+    if "image_features" not in model["embedding"].get("inputs", {"image_features": ""}):
+        return "its embedding graph takes no image_features"
+    return None
+
+
 def _require_utf8(folder: Path) -> None:
     try:
         str(folder.absolute()).encode()
@@ -133,12 +145,10 @@ def _check_architecture(folder: Path, model: dict[str, Any]) -> None:
     kind = model["type"]
     if kind != "phi3v":
         raise ModelFolderError(f'{folder} holds a model of type "{kind}"; phi3v runs "phi3v" (Phi-3-vision) only')
-    old_vision = "visual_features" in model["vision"].get("outputs", {})
-    old_embedding = "image_features" not in model["embedding"].get("inputs", {"image_features": ""})
-    if old_vision or old_embedding:
+    if sign := old_layout(model):
         raise OldLayoutError(
-            f"{folder} is a build in the old layout (vision output visual_features), which onnxruntime-genai stopped "
-            f"loading in 0.5; `phi3v migrate {folder} NEW_FOLDER` rewrites it without copying the weights, and "
+            f"{folder} is a build in the old layout ({sign}), which onnxruntime-genai stopped loading in 0.5; "
+            f"`phi3v migrate {folder} NEW_FOLDER` rewrites it without copying the weights, and "
             "`phi3v pull phi-3-vision` fetches the current build"
         )
 
