@@ -88,6 +88,17 @@ def test_a_wrong_value_is_named_with_its_own_file(
     assert str(folder / name) in str(caught.value)
 
 
+def test_past_the_switch_is_longer_than_the_original_context(folder: Path) -> None:
+    plain = ModelDir.open(folder)
+    assert plain.original_context_length is None
+    assert not plain.past_switch(4096)
+    config = json.loads((folder / CONFIG).read_text())
+    config["model"]["context_length"] = 131072
+    (folder / CONFIG).write_text(json.dumps(config))
+    switching = ModelDir.open(folder)
+    assert [switching.past_switch(length) for length in (1, 4096, 4097)] == [False, False, True]
+
+
 def test_nesting_without_end_is_no_readable_json(folder: Path) -> None:
     (folder / MANIFEST).write_text('{"a":' + "[" * 200_000 + "]" * 200_000 + "}")
     with pytest.raises(ModelFolderError, match=r"phi3v\.json is not readable JSON"):
