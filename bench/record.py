@@ -8,7 +8,6 @@ every raw sample: {"subject", "case", "round", "warmup", metrics}. Summaries are
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -22,6 +21,7 @@ from typing import Any
 from ..errors import OptionError
 from ..machine.device import gpus, installed
 from ..machine.memory import total_memory
+from ..models.fingerprint import hash_contents
 from ..models.manifest import Manifest
 
 METRICS = (
@@ -163,16 +163,13 @@ def describe_source() -> dict[str, Any]:
 
 
 def describe_model(folder: Path) -> dict[str, Any]:
-    """A model or checkpoint folder: its name, its bytes, and a hash over names, sizes and small files' content."""
-    digest, total = hashlib.sha256(), 0
-    for file in sorted(path for path in folder.iterdir() if path.is_file()):
-        size = file.stat().st_size
-        total += size
-        digest.update(f"{file.name}:{size}\n".encode())
-        if size < 1 << 20:
-            digest.update(file.read_bytes())
-    synthetic = _has_random_weights(folder)
-    return {"name": folder.resolve().name, "bytes": total, "hash": digest.hexdigest()[:16], "synthetic": synthetic}
+    """A model or checkpoint folder: its name, its bytes, a hash of its contents, and whether its weights are random."""
+    return {
+        "name": folder.resolve().name,
+        "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
+        "hash": hash_contents(folder),
+        "synthetic": _has_random_weights(folder),
+    }
 
 
 def _has_random_weights(folder: Path) -> bool:

@@ -49,9 +49,9 @@ def hash_run(folder: ModelDir, asked: list[str], **options: Unpack[GenerationOpt
     import hashlib
     import json
 
-    from phi3v.bench.record import describe_model
+    from phi3v.models.fingerprint import hash_contents
 
-    model = describe_model(folder.path)["hash"]
+    model = hash_contents(folder.path)
     settings = {"model": model, "questions": asked, **options}
     settings["num_crops"] = options.get("num_crops") or folder.num_crops
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=repr).encode()).hexdigest()[:16]

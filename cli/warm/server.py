@@ -19,8 +19,8 @@ from typing import Any
 
 from phi3v import Phi3VError, __version__
 from phi3v.errors import WarmEngineError
+from phi3v.models.fingerprint import fingerprint_files
 
-from .fingerprint import fingerprint
 from .frames import MAX_BYTES, FrameError, Message, pack, receive_async
 from .identity import find_difference
 from .place import same_user, socket_path
@@ -121,7 +121,7 @@ class Server:
         if (reason := find_difference(greeting)) is not None:
             return _unfit(reason)
         try:
-            if fingerprint(self._worker.path) != self._worker.fingerprint:
+            if fingerprint_files(self._worker.path) != self._worker.fingerprint:
                 self._ended.set()  # no client can use it any more
                 return _unfit("its model was changed after it was loaded")
             meant = self._find_match(greeting.get("model"), greeting.get("device"))

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from phi3v.errors import ModelFolderError, WarmEngineError
+from phi3v.models.fingerprint import fingerprint_files
 
-from .fingerprint import fingerprint
 from .frames import MAX_BYTES, FrameError, Message, pack, receive_async
 from .launch import child_command, child_environment
 from .wire import read_error
@@ -33,7 +33,7 @@ class WorkerProcess:
 
     async def start(self) -> None:
         """Start the process and wait until it has loaded the model. Raises Phi3VError."""
-        before = fingerprint(self.path)
+        before = fingerprint_files(self.path)
         if self.fingerprint and self.fingerprint != before:
             raise ModelFolderError(f"{self.path} was changed after it was loaded; start the engine again")
         ours, theirs = socket.socketpair()
@@ -52,7 +52,7 @@ class WorkerProcess:
             raise WarmEngineError(f"{self.path}: the engine's process ended while it loaded the model") from exc
         if self.facts["event"] == "error":
             raise read_error(self.facts)
-        if fingerprint(self.path) != before:
+        if fingerprint_files(self.path) != before:
             raise ModelFolderError(f"{self.path} was changed while it was loaded; start the engine again")
         self.fingerprint = before
 
