@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from ..errors import CheckpointError
+from ..models.files import refuse_lfs_pointer
 from ..types import MAX_CROPS
 from .dims import EMBED, EMBED_ALIAS, LM_HEAD, ModelDims, tensor_shapes
 from .safetensors_file import Array, TensorEntry, read_header
@@ -87,8 +88,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path.parent} lacks {path.name}; download the whole checkpoint again")
     text = path.read_bytes()
-    if text.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` in that folder")
+    refuse_lfs_pointer(path, text, CheckpointError)
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as exc:

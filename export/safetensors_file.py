@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import CheckpointError
+from ..models.files import HEAD_BYTES, refuse_lfs_pointer
 
 Array = npt.NDArray[Any]
 
@@ -68,9 +69,8 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         raise CheckpointError(f"{path} is missing; {_REPAIR} into that folder")
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(64)
-        if head.startswith(b"version https://git-lfs"):
-            raise CheckpointError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` in that folder")
+        head = file.read(HEAD_BYTES)
+        refuse_lfs_pointer(path, head, CheckpointError)
         length = struct.unpack("<Q", head[:8])[0] if len(head) >= 8 else _MAX_HEADER + 1
         if length > _MAX_HEADER:
             raise CheckpointError(f"{path} is no safetensors file ({size} bytes); {_REPAIR}")
