@@ -21,8 +21,11 @@ from .chat import chat
 from .doctor import doctor
 from .export import export
 from .info import info
-from .models import migrate, models, rm, verify
+from .migrate import migrate
+from .models import models
 from .pull import pull
+from .rm import rm
+from .verify import verify
 from .warm_command import warm
 
 INTERRUPTED = 130

@@ -1,15 +1,12 @@
-"""`phi3v models`, `phi3v verify`, `phi3v rm` and `phi3v migrate`: the models this machine has or could have."""
+"""`phi3v models`: the models this machine has or could have."""
 
 from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-
-from .progress import progress_bar
 
 if TYPE_CHECKING:
     from phi3v.export.hub.catalog import PublishedBuild
@@ -35,65 +32,6 @@ def models(as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=1))
     else:
         _print_rows(rows)
-
-
-@click.command()
-@click.argument("model", metavar="NAME[:VARIANT]|FOLDER")
-def verify(model: str) -> None:
-    """Read every file of a model on this machine and compare it with what was recorded when it was fetched or built.
-
-    Names each bad file and exits with 1; such a model does not load until `phi3v pull` has repaired it.
-    """
-    from phi3v.export.progress import Meter
-    from phi3v.models.local import resolve_model
-    from phi3v.models.manifest import Manifest
-    from phi3v.models.manifest import verify as verify_files
-
-    folder = resolve_model(model)
-    manifest = Manifest.read(folder)
-    with progress_bar() as progress:
-        meter = Meter(manifest.nbytes, progress)
-        meter.enter("verifying")
-        problems = verify_files(folder, on_read=meter.add)
-    for name, problem in problems.items():
-        click.echo(f"{folder / name} {problem}")
-    if problems:
-        again = f"`{manifest.pull_command}` fetches just these" if manifest.is_pulled else "export the model again"
-        raise click.ClickException(f"{len(problems)} of {len(manifest.files)} files are bad; {again}")
-    click.echo(f"{folder}: all {len(manifest.files)} files are as recorded")
-
-
-@click.command()
-@click.argument("name", metavar="NAME[:VARIANT]")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-def rm(name: str, yes: bool) -> None:
-    """Delete a pulled model, or what an unfinished pull has left of it, and free the space it says."""
-    from phi3v.export.hub.remove import plan_removal, remove
-
-    removal = plan_removal(name)
-    for folder in removal.folders:
-        click.echo(str(folder), err=True)
-    what = f"{name} ({removal.nbytes / 1e9:.2f} GB)"
-    if not yes:
-        click.confirm(f"delete {what}?", abort=True, err=True)
-    click.echo(f"freed {remove(name):,} bytes", err=True)
-
-
-@click.command()
-@click.argument("old", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
-def migrate(old: Path, new: Path) -> None:
-    """Make the folder NEW, which today's engine loads, from a build OLD in the layout before onnxruntime-genai 0.5.
-
-    The weights are shared between both folders, not copied. Needs the onnx package (pip install onnx).
-    """
-    from phi3v.errors import MissingDependencyError
-
-    try:
-        from phi3v.export.migrate import migrate as migrate_folder
-    except ImportError as exc:
-        raise MissingDependencyError(f"migrating needs {exc.name}; run `pip install onnx`") from exc
-    click.echo(str(migrate_folder(old, new)))
 
 
 def _pulled_row(model: LocalModel, machine: Machine) -> dict[str, Any]:
