@@ -1,6 +1,7 @@
 """The Hugging Face hub: what a repository holds, when to try again, and what its refusals mean.
 
-huggingface-hub brings the endpoint, the token and the HTTP client.
+huggingface-hub brings the endpoint, the token and the HTTP client; `httpx` is the one it was built on, by the name
+under which it exports it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-import httpx2
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.utils import httpx
 
 from ...errors import DiskSpaceError, ModelFetchError
 from ...machine.telemetry import telemetry_wanted
@@ -112,7 +113,7 @@ def _retry(call: Callable[[], T]) -> T:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return call()
-        except (httpx2.TransportError, HfHubHTTPError) as exc:
+        except (httpx.TransportError, HfHubHTTPError) as exc:
             pause(attempt, exc)
     raise AssertionError("the last wait raises")
 
@@ -156,9 +157,9 @@ def explained(repo: str, revision: str, path: str = "") -> Iterator[None]:
         raise ModelFetchError(f"{what} is gone from the hub; {again}, or pin a --revision that has it") from exc
     except HfHubHTTPError as exc:
         raise ModelFetchError(f"{what}: {_status_remedy(exc, again)}") from exc
-    except httpx2.TimeoutException as exc:
+    except httpx.TimeoutException as exc:
         raise ModelFetchError(f"{what}: no answer within {timeout_s():g} s, {ATTEMPTS} times; {again}") from exc
-    except httpx2.HTTPError as exc:
+    except httpx.HTTPError as exc:
         raise ModelFetchError(
             f"{what} cannot be reached ({exc}); check the network, a proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT); "
             f"{again}"

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import BinaryIO
 
-import httpx2
 from huggingface_hub import constants, get_session, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, httpx
 
 from ...errors import ModelFetchError
 from ...models.checksum import Checksum, checksum_file
@@ -71,7 +70,7 @@ class _Transfer:
             failure: Exception | None = None
             try:
                 self._request()
-            except (httpx2.HTTPError, HfHubHTTPError) as exc:
+            except (httpx.HTTPError, HfHubHTTPError) as exc:
                 failure = exc
             fruitless = 0 if self._checksum.fed > before else fruitless + 1
             if self._checksum.fed < self._file.size:
@@ -119,5 +118,5 @@ class _Transfer:
         self._checksum = Checksum(self._file.git_size)
 
 
-def _continues(response: httpx2.Response, offset: int) -> bool:
+def _continues(response: httpx.Response, offset: int) -> bool:
     return response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
