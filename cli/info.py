@@ -1,4 +1,4 @@
-"""`phi3v info`: what a model folder holds, or what a picture costs."""
+"""`phi3v info`: what a model folder holds, or what an image costs."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from phi3v.types import NumCrops
 
 _PUBLISHED_KV = {"fp16": 393_216, "fp32": 786_432}
-"""KV bytes a token of the 4.2 B model: 32 layers x 2 x 3072 values; GPUs keep fp16, the CPU fp32."""
+"""KV bytes per token of the 4.2 B model: 32 layers x 2 x 3072 values, in fp16 on a GPU and in fp32 on the CPU."""
 
 
 @click.command()
 @click.argument("target", metavar="MODEL|IMAGE")
 @click.option("--model", metavar="NAME|FOLDER", help="Count KV memory for this model. Default: for the 4.2 B model.")
 def info(target: str, model: str | None) -> None:
-    """Describe a model (a folder or a pulled one's name), or what a picture costs in crops, tokens and KV memory."""
+    """Describe a model (a folder or a pulled one's name), or what an image costs in crops, tokens and KV memory."""
     from phi3v.models.local import find_local, is_builtin, resolve_model
 
     if Path(target).is_dir() or (not Path(target).exists() and (find_local(target) or is_builtin(target))):
         _describe_model(resolve_model(target))
     else:
-        _describe_picture(target, model)
+        _describe_image(target, model)
 
 
 def _describe_model(folder: Path) -> None:
@@ -45,7 +45,7 @@ def _describe_model(folder: Path) -> None:
     click.echo(f"num_crops  {model.num_crops} by default")
 
 
-def _describe_picture(target: str, model: str | None) -> None:
+def _describe_image(target: str, model: str | None) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""`phi3v pull`: a published model onto this machine."""
+"""`phi3v pull`: fetch a published model."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 @click.option("--offline", is_flag=True, help="Open no socket: succeed only when the model is here and complete.")
 @click.option("--dry-run", is_flag=True, help="Print files, sizes, destination and free disk; fetch nothing.")
 def pull(name: str, revision: str | None, offline: bool, dry_run: bool) -> None:
-    """Fetch a published model, verify every byte, and print the folder it lies in.
+    """Fetch a published model, verify every byte, and print its folder.
 
     NAME is a model of `phi3v models`, by default phi-3-vision; without a VARIANT the one for this machine (an NVIDIA
-    GPU with enough memory: cuda-int4, else cpu-int4). The files go to the Hugging Face cache (HF_HOME, HF_ENDPOINT,
-    HF_TOKEN, HF_HUB_OFFLINE count). Run it again to go on after an interruption, to repair a damaged file, or to
-    update; it does nothing when all is well.
+    GPU with enough memory: cuda-int4, else cpu-int4). The files go to the Hugging Face cache; HF_HOME, HF_ENDPOINT,
+    HF_TOKEN and HF_HUB_OFFLINE are respected. Run it again to continue after an interruption, to repair a damaged file,
+    or to update; it does nothing when the model is complete and current.
 
     \b
     phi3v pull

@@ -1,4 +1,4 @@
-"""One repository's place in the Hugging Face cache, in the hub's own layout, so that its tools see what we fetch.
+"""One repository's folder in the Hugging Face cache, in the hub's own layout, so that its tools find what we fetch.
 
 blobs/ETAG holds the bytes, snapshots/COMMIT/FILE links to a blob, refs/REVISION names a commit.
 """
@@ -14,7 +14,7 @@ from .listing import HubFile
 
 
 class RepoCache:
-    """One repository's place in the hub's cache."""
+    """One repository's folder in the hub's cache."""
 
     def __init__(self, cache: Path, repo: str) -> None:
         self.repo = repo
@@ -27,33 +27,33 @@ class RepoCache:
         return WeakFileLock(self._lock, timeout=timeout)
 
     def blob(self, file: HubFile) -> Path:
-        """Where a file's bytes lie once they are complete."""
+        """Where a complete file's bytes lie."""
         return self.root / "blobs" / file.etag
 
     def partial(self, file: HubFile) -> Path:
-        """Where they are gathered until then."""
+        """Where an incomplete file's bytes lie."""
         return self.root / "blobs" / f"{file.etag}.phi3v.incomplete"
 
     def pointer(self, file: HubFile, commit: str) -> Path:
-        """The file's place among its neighbours: a link to the blob."""
+        """Where the file appears under its own name: a link to the blob."""
         return self.root / "snapshots" / commit / file.path
 
     def bytes_missing(self, file: HubFile) -> int:
-        """Bytes still to fetch, by sizes alone."""
+        """Bytes still to fetch, judged by sizes alone."""
         blob, partial = self.blob(file), self.partial(file)
         if blob.is_file() and blob.stat().st_size == file.size:
             return 0
         return file.size - min(partial.stat().st_size if partial.is_file() else 0, file.size)
 
     def reclaim(self, file: HubFile, commit: str) -> None:
-        """Where links do not work the snapshot holds the bytes: bring them back among the blobs."""
+        """Move the bytes back among the blobs where the snapshot holds them, as it does on systems without links."""
         pointer, blob = self.pointer(file, commit), self.blob(file)
         if pointer.is_file() and not pointer.is_symlink() and not blob.exists():
             blob.parent.mkdir(parents=True, exist_ok=True)
             pointer.replace(blob)
 
     def link(self, file: HubFile, commit: str) -> None:
-        """Show a complete blob at its place in the snapshot."""
+        """Make a complete blob appear in the snapshot."""
         pointer, blob = self.pointer(file, commit), self.blob(file)
         if pointer.exists() and pointer.resolve() == blob.resolve():
             return
@@ -63,11 +63,11 @@ class RepoCache:
         try:
             pointer.symlink_to(target)
         except OSError:
-            # No links here (Windows without developer mode): the snapshot holds the file itself, as in the hub's cache.
+            # Links do not work (Windows without developer mode), so the snapshot holds the file, as the hub's tools do.
             blob.replace(pointer)
 
     def write_ref(self, revision: str, commit: str) -> None:
-        """Record which commit a branch or tag stood for, so that the hub's own tools find the snapshot offline."""
+        """Note which commit a branch or tag stood for, so that the hub's own tools find the snapshot offline."""
         if revision != commit:
             ref = self.root / "refs" / revision
             ref.parent.mkdir(parents=True, exist_ok=True)

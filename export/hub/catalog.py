@@ -1,6 +1,6 @@
 """The published builds that `phi3v pull` knows: where each lies, what it holds, and the machine it needs.
 
-Sizes are what the builds' pages state; the exact ones come from the hub before anything is fetched.
+Sizes are those on the builds' pages; `pull` asks the hub for the exact ones before it fetches anything.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class PublishedBuild:
     """One published ONNX build of a model.
 
     `files` are the names the build is known to hold in `subfolder`; a build that lacks one is refused. `memory_bytes`
-    is the least GPU memory ("cuda") or RAM ("cpu") for the weights and one picture of 16 crops. `old_layout` builds
-    are migrated after the download.
+    is the least GPU memory ("cuda") or RAM ("cpu") for the weights and one image of 16 crops. `old_layout` builds are
+    migrated after the download.
     """
 
     name: str
@@ -73,13 +73,13 @@ BUILDS = (
     PublishedBuild("phi-3.5-vision", "cuda-int4", _PHI_35, _CUDA_INT4, _FILES_35, int(2.6 * GB), 6 * GB),
     PublishedBuild("phi-3.5-vision", "cpu-int4", _PHI_35, _CPU_INT4, _FILES_35, int(3.2 * GB), 7 * GB),
 )
-"""Every build we can fetch. Microsoft publishes no fp16 build of Phi-3.5-vision."""
+"""Every build that can be fetched. Microsoft publishes no fp16 build of Phi-3.5-vision."""
 
 
 def find_build(name: str, gpu_memory: int) -> PublishedBuild:
     """The build that `name` or `name:variant` means on a machine whose usable GPU has `gpu_memory` bytes (0: none).
 
-    Raises OptionError that lists what can be had.
+    Raises OptionError, which lists the published ones.
     """
     model, variant = split_name(name)
     builds = [build for build in BUILDS if build.name == model]

@@ -31,10 +31,10 @@ from ...machine.telemetry import telemetry_wanted
 from ...models.checksum import Checksum
 
 ATTEMPTS = 5
-"""Tries without progress before giving up; every try that brings bytes starts the count again."""
+"""Tries without progress before giving up; a try that brings bytes starts the count again."""
 
 if not telemetry_wanted():
-    # Else every request names the packages and tools of this machine, and one more asks which tools to look for.
+    # Otherwise every request names the packages and tools of this machine, and an extra one asks which to look for.
     constants.HF_HUB_DISABLE_TELEMETRY = True
 
 FIRST_WAIT_S = 1.0
@@ -67,7 +67,7 @@ class HubFile:
 
     @property
     def git_size(self) -> int | None:
-        """What a Checksum must know to be compared with this file."""
+        """What a Checksum must be given to be compared with this file."""
         return self.size if self.sha256 is None else None
 
     def matches(self, checksum: Checksum) -> bool:
@@ -86,20 +86,22 @@ class Listing:
 
 
 def list_files(repo: str, revision: str, subfolder: str) -> Listing:
-    """Files under `subfolder` at the commit that `revision` names now. Raises ModelFetchError."""
+    """Ask for the files in `subfolder` at the commit that `revision` names now. Raises ModelFetchError."""
     with explained(repo, revision):
         info = _retry(lambda: HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=timeout_s()))
     if info.sha is None:
-        raise ModelFetchError(f"{constants.ENDPOINT} names no commit for {repo}: it is no Hugging Face hub")
+        raise ModelFetchError(f"{constants.ENDPOINT} names no commit for {repo}: it is not a Hugging Face hub")
     files = [_hub_file(entry) for entry in info.siblings or () if _is_in(entry.rfilename, subfolder)]
     listing = Listing(repo, info.sha, tuple(files))
     if not all(_HEX.fullmatch(name) for name in (listing.commit, *(file.etag for file in files))):
-        raise ModelFetchError(f"{constants.ENDPOINT} names files of {repo} by something else than hashes: it is no hub")
+        raise ModelFetchError(
+            f"{constants.ENDPOINT} lists files of {repo} without hashes: it is not a Hugging Face hub"
+        )
     return listing
 
 
 def _is_in(path: str, subfolder: str) -> bool:
-    """Whether a path names a file right in the subfolder, and can be nothing else."""
+    """Whether a path names a file directly in the subfolder, on any system."""
     folder, _, name = path.rpartition("/")
     return folder == subfolder and name not in ("", ".", "..") and "\\" not in name
 
@@ -119,7 +121,7 @@ def _retry(call: Callable[[], T]) -> T:
 
 
 def pause(attempts: int, failure: Exception | None) -> None:
-    """Pause before the next try; raises the failure when it is final or the tries are used up."""
+    """Pause before the next try. Raises the failure when it is final or no try is left."""
     asked = 0.0
     if isinstance(failure, HfHubHTTPError):
         if failure.response.status_code not in _RETRY_STATUS:
@@ -133,15 +135,15 @@ def pause(attempts: int, failure: Exception | None) -> None:
 
 
 def timeout_s() -> float:
-    """Longest wait for a connection and for each piece of an answer: HF_HUB_DOWNLOAD_TIMEOUT, else ten seconds."""
+    """The longest wait for a connection and for each piece of an answer: HF_HUB_DOWNLOAD_TIMEOUT, else ten seconds."""
     return float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
 
 
 @contextmanager
 def explained(repo: str, revision: str, path: str = "") -> Iterator[None]:
-    """Turn what can go wrong between us and the hub into one sentence and a remedy."""
+    """Turn what can go wrong between us and the hub into an error that says what to do."""
     what = f"{constants.ENDPOINT}/{repo}" + (f", {path}" if path else "")
-    again = "what was fetched so far is kept: run the same command again to go on"
+    again = "what was fetched so far is kept: run the same command again to continue"
     try:
         yield
     except OfflineModeIsEnabled as exc:

@@ -1,7 +1,7 @@
-"""From a name in the catalogue to a model on this machine that is complete, or not there at all.
+"""Fetches a published build; afterwards the model on this machine is complete, or not there at all.
 
-The bytes live in the Hugging Face cache. The model exists from the moment its manifest is written, after every file
-was verified; a pull that ends early leaves only pieces, which the next one goes on from.
+The bytes lie in the Hugging Face cache. The folder becomes a model when its manifest is written, after every file was
+verified; a pull that ends early leaves only pieces, from which the next one continues.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _log = logging.getLogger("phi3v")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a pull would do: the files, the bytes still missing, where they go, and the disk's free bytes there."""
+    """What a pull would do: the files, the bytes missing of each, where they go, and the free bytes on that disk."""
 
     build: PublishedBuild
     listing: Listing
@@ -58,14 +58,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """A model that is on this machine now; `state` says whether anything had to be fetched."""
+    """A model that is on this machine now; `state` says whether something had to be fetched."""
 
     model: LocalModel
     state: Literal["fetched", "current", "kept"]
 
 
 def plan_pull(build: PublishedBuild, revision: str | None = None) -> Plan:
-    """Ask the hub what the build holds now. Raises ModelFetchError, also when a file the catalogue knows is gone."""
+    """Ask the hub what the build holds now. Raises ModelFetchError, also when a file of the catalogue's is gone."""
     listing = list_files(build.repo, revision or build.revision, build.subfolder)
     gone = sorted(set(build.files) - {file.name for file in listing.files})
     if gone:
@@ -85,7 +85,7 @@ def pull(
     offline: bool = False,
     progress: Progress | None = None,
 ) -> Pulled:
-    """Make the build a model on this machine, fetching what is missing or damaged, and nothing else.
+    """Make the build a model on this machine; fetch what is missing or damaged, and nothing else.
 
     `offline` opens no socket. Raises ModelFetchError, DiskSpaceError, ModelNotFoundError (offline and not here) or
     MissingDependencyError (a build in the old layout needs onnx).
@@ -115,7 +115,7 @@ def pull(
 
 
 def is_intact(model: LocalModel) -> bool:
-    """Whether every file has its recorded size and the last verification, if any, found no fault. Reads no file."""
+    """Whether every file has the size in the manifest and the last verification, if any, found no fault."""
     if model.damaged:
         return False
     try:
@@ -169,7 +169,7 @@ def _fetch_all(plan: Plan, progress: Progress | None) -> dict[str, str]:
 
 
 def check_disk(plan: Plan) -> None:
-    """Refuse a pull that would fill the disk, before its first byte."""
+    """Refuse a pull that would fill the disk, before its first byte. Raises DiskSpaceError."""
     needed = plan.missing_bytes + _SPARE_BYTES
     if plan.missing_bytes and needed > plan.free_bytes:
         raise DiskSpaceError(
@@ -181,7 +181,7 @@ def check_disk(plan: Plan) -> None:
 
 @contextmanager
 def _locked(cache: RepoCache) -> Iterator[None]:
-    """Hold the cache's lock, and say so when that takes waiting."""
+    """Hold the cache's lock, and log when that takes waiting."""
     with ExitStack() as stack:
         try:
             stack.enter_context(cache.lock(timeout=0.1))

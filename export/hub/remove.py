@@ -1,4 +1,4 @@
-"""Take pulled models off this machine, and say beforehand how many bytes that frees."""
+"""Deletes pulled models, and says beforehand how many bytes that frees."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .catalog import BUILDS
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What would go: folders of models, files nothing else needs, and the bytes that frees."""
+    """What would be deleted: folders of models, and files that nothing else needs; and the bytes that frees."""
 
     caches: tuple[RepoCache, ...]
     folders: tuple[Path, ...]
@@ -28,7 +28,7 @@ class Removal:
 
 
 def plan_removal(name: str) -> Removal:
-    """What removing `name` or `name:variant` takes away; without a variant, unfinished downloads too.
+    """What removing `name` or `name:variant` deletes; without a variant, unfinished downloads too.
 
     Raises ModelNotFoundError when there is nothing of it here.
     """
@@ -39,14 +39,14 @@ def plan_removal(name: str) -> Removal:
 
 
 def remove(name: str) -> int:
-    """Take it away; returns the bytes freed. Raises ModelError while a pull of the same repository runs."""
+    """Delete it; returns the bytes freed. Raises ModelError while a pull of the same repository runs."""
     with ExitStack() as locks:
         for cache in _plan(name).caches:
             try:
                 locks.enter_context(cache.lock(timeout=0.1))
             except Timeout as exc:
                 raise ModelError(f"another phi3v is at work on {cache.repo}; try again when it is done") from exc
-        plan = _plan(name)  # anew: a pull may have ended since it was last looked at
+        plan = _plan(name)  # again: a pull may have ended before the locks were held
         for folder in plan.folders:
             remove_manifest(folder)  # so that what an interruption leaves is not taken for a model
             shutil.rmtree(folder)
@@ -61,7 +61,7 @@ def _plan(name: str) -> Removal:
     wanted, variant = split_name(name)
     builds = [build for build in BUILDS if build.name == wanted and variant in (None, build.variant)]
     caches = {build.repo: RepoCache(hub_cache(), build.repo) for build in builds}
-    # A linked snapshot without a manifest is what a pull that was refused or broken off at its end leaves.
+    # A pull that was refused or interrupted at its end leaves a linked snapshot without a manifest.
     folders = {folder for b in builds for folder in (caches[b.repo].root / "snapshots").glob(f"*/{b.subfolder}")}
     for model in find_local(name):
         caches.setdefault(model.repo, RepoCache(hub_cache(), model.repo))
@@ -73,7 +73,7 @@ def _plan(name: str) -> Removal:
 
 
 def _orphans(cache: RepoCache, going: set[Path], *, loose: bool) -> list[Path]:
-    """What only folders in `going` need: blobs, and names of commits that are gone with them.
+    """What only folders in `going` need: blobs, and references to commits that go with them.
 
     `loose` adds complete blobs that no snapshot links to and partial downloads of ours: another variant's too.
     """
@@ -93,7 +93,7 @@ def _orphans(cache: RepoCache, going: set[Path], *, loose: bool) -> list[Path]:
 
 
 def _remove_empty(cache: RepoCache) -> None:
-    """Fold up what holds nothing any more, the repository's own folder last."""
+    """Delete the folders that are empty now, the repository's own last."""
     snapshots = cache.root / "snapshots"
     for folder in sorted((path for path in snapshots.rglob("*") if path.is_dir()), reverse=True):
         if not any(folder.iterdir()):
@@ -103,7 +103,7 @@ def _remove_empty(cache: RepoCache) -> None:
 
 
 def _freed(files: list[Path]) -> int:
-    """Bytes that go when all these names go: a file that has another name somewhere else stays."""
+    """Bytes freed when all these names go; a file that has another name somewhere else stays."""
     stats = [file.stat() for file in files]
     names = Counter(stat.st_ino for stat in stats)
     return sum({stat.st_ino: stat.st_size for stat in stats if names[stat.st_ino] == stat.st_nlink}.values())

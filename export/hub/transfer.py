@@ -1,7 +1,7 @@
-"""One file of the hub into its cache, verified, and going on where an earlier try stopped.
+"""Fetches one file of the hub into its cache: verified, and continued where an earlier try stopped.
 
-The transfer is ours and not hf_hub_download's, because that one (2.4) starts a file again from nothing when the process
-that fetched it has ended, and compares sizes only.
+Does not use hf_hub_download, because that (in 2.4) fetches a file again from its first byte when the process that began
+it has ended, and compares sizes only.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _CHUNK = 1 << 20
 def fetch(file: HubFile, commit: str, cache: RepoCache, on_bytes: Callable[[int], None]) -> Checksum:
     """Bring one file's verified bytes to `cache.blob(file)`; returns their checksum.
 
-    `on_bytes` hears bytes as they become safe, and a negative number when some were worth nothing. A blob that is
-    there already is trusted only after its checksum is right. Raises ModelFetchError or DiskSpaceError.
+    `on_bytes` is told how many bytes were kept; a negative count retracts bytes that must be fetched again. A blob that
+    is there already is used only if its checksum is right. Raises ModelFetchError or DiskSpaceError.
     """
     blob, partial = cache.blob(file), cache.partial(file)
     if blob.is_file():
@@ -43,7 +43,7 @@ def fetch(file: HubFile, commit: str, cache: RepoCache, on_bytes: Callable[[int]
             with partial.open("ab+") as out:
                 checksum = _Transfer(file, url, out, on_bytes).run()
                 out.flush()
-                os.fsync(out.fileno())  # a blob under its final name must outlive a power cut
+                os.fsync(out.fileno())  # a blob under its final name must survive a power cut
             if file.matches(checksum):
                 partial.replace(blob)
                 return checksum
@@ -56,14 +56,14 @@ def fetch(file: HubFile, commit: str, cache: RepoCache, on_bytes: Callable[[int]
 
 
 class _Transfer:
-    """Fills one partial file, request after request, each going on where the last one stopped."""
+    """Fills one partial file, request after request, each continuing where the last one stopped."""
 
     def __init__(self, file: HubFile, url: str, out: BinaryIO, on_bytes: Callable[[int], None]) -> None:
         self._file, self._url, self._out, self._on_bytes = file, url, out, on_bytes
         self._checksum = Checksum(file.git_size)
 
     def run(self) -> Checksum:
-        """Until every byte is there, or trying on is pointless."""
+        """Send requests until every byte is there. Raises when further tries are pointless."""
         self._take_up()
         fruitless = 0
         while (before := self._checksum.fed) < self._file.size:
@@ -78,13 +78,13 @@ class _Transfer:
         return self._checksum
 
     def _take_up(self) -> None:
-        """Read what an earlier try left."""
+        """Read what an earlier try has left."""
         self._out.seek(0)
         while piece := self._out.read(_CHUNK):
             self._checksum.update(piece)
         self._on_bytes(self._checksum.fed)
         if self._checksum.fed > self._file.size:
-            self._start_again()
+            self._start_over()
 
     def _request(self) -> None:
         offset = self._checksum.fed
@@ -93,15 +93,15 @@ class _Transfer:
             headers["Range"] = f"bytes={offset}-"
         with get_session().stream("GET", self._url, headers=headers, timeout=timeout_s()) as response:
             if offset and response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                # Who cannot go on from here can still begin; kept, the piece would be refused for ever.
-                self._start_again()
+                # A server that cannot continue here can still begin; the piece, if kept, would be refused for ever.
+                self._start_over()
                 self._request()
                 return
             if response.status_code >= 400:
                 response.read()
             hf_raise_for_status(response)
             if offset and not _continues(response, offset):
-                self._start_again()
+                self._start_over()
             for piece in response.iter_raw():
                 self._add(piece)
 
@@ -112,7 +112,7 @@ class _Transfer:
         self._checksum.update(piece)
         self._on_bytes(len(piece))
 
-    def _start_again(self) -> None:
+    def _start_over(self) -> None:
         self._on_bytes(-self._checksum.fed)
         self._out.truncate(0)
         self._checksum = Checksum(self._file.git_size)

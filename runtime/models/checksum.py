@@ -10,7 +10,7 @@ _CHUNK = 1 << 20
 
 
 class Checksum:
-    """Digests of bytes fed piece by piece; git's needs their number, `git_size`, beforehand."""
+    """Digests of bytes fed piece by piece; git's own digest needs their total number, `git_size`, beforehand."""
 
     def __init__(self, git_size: int | None = None) -> None:
         self.fed = 0
@@ -38,7 +38,7 @@ class Checksum:
 
 
 def checksum_file(path: Path, *, git_size: int | None = None, on_read: Callable[[int], None] | None = None) -> Checksum:
-    """Digests of a whole file; `on_read` hears how many bytes were read, piece by piece."""
+    """Digests of a whole file; `on_read` is told the number of bytes read, piece by piece."""
     checksum = Checksum(git_size)
     with path.open("rb") as file:
         while piece := file.read(_CHUNK):
