@@ -144,3 +144,8 @@ def test_warm_engines_know_no_click() -> None:
 def test_python_runs_the_package_as_the_command_line() -> None:
     run = subprocess.run([*PHI3V, "--version"], capture_output=True, text=True, check=True)
     assert run.stdout == f"phi3v, version {phi3v.__version__}\n"
+
+
+def test_the_command_line_page_is_what_help_says() -> None:
+    run = subprocess.run([sys.executable, ROOT / "scripts" / "docs", "--check"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
