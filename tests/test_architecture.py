@@ -6,6 +6,7 @@ import tomllib
 
 import pytest
 from import_graph import find_circle, import_graph, imported_names, modules
+from pages import DOCS, code_blocks, defines, named_definitions, named_paths, section, table_rows, tree_paths
 from places import ROOT
 from processes import PHI3V
 
@@ -144,6 +145,43 @@ def test_warm_engines_know_no_click() -> None:
 def test_python_runs_the_package_as_the_command_line() -> None:
     run = subprocess.run([*PHI3V, "--version"], capture_output=True, text=True, check=True)
     assert run.stdout == f"phi3v, version {phi3v.__version__}\n"
+
+
+MAP = (DOCS / "architecture.md").read_text(encoding="utf-8")
+TREE = tree_paths(code_blocks(section(MAP, "The tree"), "text")[0])
+
+
+def test_one_file_of_the_runtime_imports_llguidance() -> None:
+    ours = [path for folder in ALLOWED for path in (ROOT / folder).rglob("*.py")]
+    importing = [path for path in ours if 'import_module("llguidance")' in path.read_text(encoding="utf-8")]
+    assert importing == [ROOT / "runtime" / "structured" / "constraint.py"]
+
+
+def test_every_path_that_the_map_names_exists() -> None:
+    assert sorted(path for path in TREE | named_paths(MAP) if not (ROOT / path).exists()) == []
+
+
+def test_the_map_names_every_module() -> None:
+    ours = {path.relative_to(ROOT).as_posix() for path in modules().values() if path.name != "__init__.py"}
+    assert sorted(path for path in ours - TREE if not path.startswith("export/nano/")) == []
+
+
+def test_every_name_that_the_map_gives_with_its_file_is_defined_there() -> None:
+    named = list(named_definitions(MAP))
+    assert len(named) > 50
+    assert [(name, file) for name, file in named if not defines(ROOT / file, name)] == []
+
+
+def test_the_map_draws_the_layers_that_are_checked() -> None:
+    rooms = [tuple(cell.replace("`", "").split(", ")) for _, cell, _ in table_rows(section(MAP, "Layers"))]
+    assert tuple(rooms) == LAYERS
+
+
+def test_every_change_that_the_map_places_names_files_and_tests() -> None:
+    rows = table_rows(section(MAP, "To change X, touch Y"))
+    assert len(rows) >= 15
+    assert [change for change, touched, _ in rows if not named_paths(touched)] == []
+    assert [change for change, _, tests in rows if "`tests/" not in tests and "`.ci/run`" not in tests] == []
 
 
 def test_the_command_line_page_is_what_help_says() -> None:
