@@ -22,7 +22,7 @@ _REFUSED = {
 # Measured at real width, four layers, two CPU threads: 8 bits in blocks of 128 is as fast as 4 bits (1.7 times fp32)
 # at a hundredth of its error (cosine to fp32 0.9998 against 0.978). A GPU gains nothing from a quantised tower.
 _CPU_VISION = BlockQuantization(bits=8, block_size=128, accuracy_level=4)
-# Measured likewise (bench/README.md): blocks of 128 and an 8-bit head decode 1.3 and prefill 1.14 times as fast as
+# Measured likewise (docs/benchmarks.md): blocks of 128 and an 8-bit head decode 1.3 and prefill 1.14 times as fast as
 # blocks of 32, and come nearer to fp32 on average (cosine 0.9934 against 0.9916).
 _CPU_HEAD = BlockQuantization(bits=8, block_size=128, accuracy_level=4)
 _DEFAULT_BLOCK_SIZE = {"cpu": 128, "cuda": 32}
