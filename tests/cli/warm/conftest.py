@@ -1,0 +1,46 @@
+"""A warm engine for tests that leave it as it was, and a place for an engine of a test's own."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from warm_home import CODE, Home
+
+from phi3v.models.folder import BUILTIN
+
+
+@pytest.fixture(scope="session")
+def demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with random weights and a context of 131072 tokens: its answers are as long as a test wants them.
+
+    Making it takes the export extra, so a module that uses it is marked `torch`.
+    """
+    command = [sys.executable, "-c", CODE, "bench", "synth", str(tmp_path_factory.mktemp("warm") / "demo")]
+    return Path(subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip())
+
+
+@pytest.fixture(scope="module")
+def model() -> Path:
+    """The model that answers. Modules whose answers must be long replace it by the demo model."""
+    return BUILTIN
+
+
+@pytest.fixture(scope="module")
+def shared(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A warm engine that no test harms."""
+    root = tmp_path_factory.mktemp("shared")
+    Image.new("RGB", (300, 200), (200, 30, 30)).save(root / "photo.webp")
+    Image.effect_noise((500, 400), 80).save(root / "noise.png")
+    (root / "garbage.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    with Home(root, model).warm() as home:
+        yield home
+
+
+@pytest.fixture
+def own(model: Path, tmp_path: Path) -> Home:
+    """A place for an engine of one test."""
+    Image.new("RGB", (300, 200), (200, 30, 30)).save(tmp_path / "photo.webp")
+    return Home(tmp_path, model)
