@@ -13,6 +13,8 @@ from phi3v.errors import OptionError
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 from phi3v.machine.device import cuda_status
 
+pytestmark = pytest.mark.torch
+
 COMMAND = [sys.executable, "-m", "phi3v.bench.cuda_table"]
 
 

@@ -7,6 +7,8 @@ import pytest
 from phi3v.bench.gate import BASELINE, check, judge
 from phi3v.bench.record import Record
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.mark.slow
 def test_ours_is_no_slower_against_the_reference_than_the_baseline(tmp_path: Path) -> None:

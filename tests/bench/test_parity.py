@@ -22,6 +22,8 @@ from phi3v.sampling import TokenChooser
 from phi3v.structured.field_syntax import parse_fields
 from phi3v.types import SamplingParams
 
+pytestmark = pytest.mark.torch
+
 NEW_TOKENS = 64
 GREEDY = SamplingParams()
 PROMPT = "Compare: 日本語, é and 😀?"

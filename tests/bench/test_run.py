@@ -16,6 +16,8 @@ from phi3v.errors import InferenceError, MissingDependencyError, OptionError
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
+pytestmark = pytest.mark.torch
+
 SMALL = Case(200, 120, 1, 4)
 ALL_CROPS = Case(200, 120, 16, 4)
 

@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from phi3v.cli.main import main
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
+
+pytestmark = pytest.mark.torch
 
 
 def test_both_sides_answer_alike_and_every_answer_is_in_the_record(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from processes import PHI3V
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
+pytestmark = pytest.mark.torch
+
 
 def ask(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

@@ -18,6 +18,8 @@ from processes import MAIN, PHI3V, started
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
+pytestmark = pytest.mark.torch
+
 FEW = ("--num-crops", "1", "--max-new-tokens", "6")
 
 

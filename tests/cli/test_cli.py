@@ -41,6 +41,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.mark.torch
 def test_the_answer_is_on_stdout_and_all_else_on_stderr(model: str, photo: str) -> None:
     done = run("ask", "What is this?", photo, "--model", model, "--max-new-tokens", "8", "--num-crops", "1", "--stats")
     assert done.returncode == 0
@@ -50,6 +51,7 @@ def test_the_answer_is_on_stdout_and_all_else_on_stderr(model: str, photo: str) 
     assert [line.split()[0] for line in footer] == ["model", "prompt", "images", "TTFT", "decode", "total"]
 
 
+@pytest.mark.torch
 def test_json_holds_the_same_answer_and_reads_stdin(model: str, photo: str) -> None:
     options = ("--max-new-tokens", "8", "--num-crops", "1")
     plain = run("ask", "hi", photo, *options, PHI3V_MODEL=model)
@@ -61,6 +63,7 @@ def test_json_holds_the_same_answer_and_reads_stdin(model: str, photo: str) -> N
     assert (record["synthetic"], record["device"]) == (True, "cpu")
 
 
+@pytest.mark.torch
 def test_an_error_is_one_line_on_stderr_and_status_1(model: str) -> None:
     done = run("ask", "hi", "absent.png", "--model", model)
     assert (done.returncode, done.stdout) == (1, b"")
@@ -90,6 +93,7 @@ def through_sh(line: str, *arguments: str, **env: str) -> subprocess.CompletedPr
     return subprocess.run(["sh", "-c", script, "sh", *arguments], capture_output=True, env=os.environ | env, timeout=60)
 
 
+@pytest.mark.torch
 def test_closed_streams_are_no_crash(photo: str, model: str) -> None:
     done = through_sh('phi3v "$@" <&-', "info", "-")
     assert done.returncode == 2
@@ -99,6 +103,7 @@ def test_closed_streams_are_no_crash(photo: str, model: str) -> None:
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
 
 
+@pytest.mark.torch
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 @pytest.mark.parametrize("command", [["info"], ["ask", "hi", "--max-new-tokens", "3", "--model"]], ids=["info", "ask"])
 def test_a_full_disk_behind_stdout_is_one_line(model: str, command: list[str]) -> None:
@@ -114,6 +119,7 @@ def test_what_the_system_refuses_is_a_message(tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.torch
 def test_a_terminal_that_lacks_characters_gets_escapes(model: str, photo: str, tmp_path: Path) -> None:
     options = ("--model", model, "--max-new-tokens", "40")
     plain = run("ask", "hi", *options, PYTHONIOENCODING="utf-8").stdout.decode()
@@ -134,6 +140,7 @@ def test_a_default_model_that_is_set_and_broken_fails_doctor() -> None:
     assert (found["default model"], done.returncode) == ("fail", 1)
 
 
+@pytest.mark.torch
 def test_a_job_that_ignores_interrupts_goes_on(model: str) -> None:
     line = """trap '' INT; phi3v "$@" >/dev/null & sleep 1; kill -INT $!; sleep 0.2; kill -INT $!; wait $!"""
     done = through_sh(line, "ask", "hi", "--model", model, "--max-new-tokens", "4000")
@@ -147,6 +154,7 @@ def test_info_tells_what_a_picture_costs(photo: str) -> None:
     assert "313" in done.stdout.decode()
 
 
+@pytest.mark.torch
 def test_info_describes_a_model_folder(model: str) -> None:
     assert "LongRoPE switch at 4096" in run("info", model).stdout.decode()
 
@@ -173,6 +181,7 @@ def test_the_command_line_offers_what_the_exporter_takes(option: Callable[..., A
     assert list(kind.choices) == list(allowed)
 
 
+@pytest.mark.torch
 def test_export_refuses_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     done = run("export", str(tmp_path), str(tmp_path / "out"))
     assert done.returncode == 1
@@ -180,12 +189,14 @@ def test_export_refuses_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.torch
 def test_a_reader_that_leaves_early_is_no_crash(model: str) -> None:
     line = f"{shlex.join(PHI3V)} ask hi --model '{model}' | true"
     done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=60)
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.torch
 def test_ctrl_c_ends_the_answer_and_not_with_a_traceback(model: str) -> None:
     arguments = ["ask", "hi", "--model", model, "--max-new-tokens", "100000"]
     with started([*PHI3V, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

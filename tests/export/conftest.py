@@ -1,4 +1,9 @@
-"""One tiny checkpoint and the model folders built from it, made once a session."""
+"""One tiny checkpoint and the model folders built from it, made once a session.
+
+What needs the export extra is imported where it is used: some of the tests below do without.
+"""
+
+from __future__ import annotations
 
 import os
 
@@ -6,48 +11,52 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnxruntime
 import pytest
-import torch
-from transformers import Phi3Config, Phi3ForCausalLM
 
-from phi3v.export.build import export_model
-from phi3v.export.checkpoint import Checkpoint
-from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
+if TYPE_CHECKING:
+    import onnxruntime
+    from exports import Exports
+    from transformers import Phi3ForCausalLM
+
+    from phi3v.export.checkpoint import Checkpoint
 
 SWITCH = 256
 """Where the tiny checkpoint's LongRoPE switches factors."""
 
 
 @pytest.fixture(scope="session")
-def checkpoint_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    return write_random_checkpoint(path, tiny_dims(original_context=SWITCH), dtype="float32")
+def checkpoint_dir(exports: Exports) -> Path:
+    return exports.checkpoint(original_context=SWITCH, dtype="float32")
 
 
 @pytest.fixture(scope="session")
 def checkpoint(checkpoint_dir: Path) -> Checkpoint:
+    from phi3v.export.checkpoint import Checkpoint
+
     return Checkpoint.open(checkpoint_dir)
 
 
 @pytest.fixture(scope="session")
-def fp32_model(checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_model(checkpoint_dir, tmp_path_factory.mktemp("model") / "fp32", precision="fp32")
+def fp32_model(exports: Exports) -> Path:
+    return exports.model("fp32", original_context=SWITCH, dtype="float32")
 
 
 @pytest.fixture(scope="session")
-def int4_model(checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_model(checkpoint_dir, tmp_path_factory.mktemp("model") / "int4", precision="int4")
+def int4_model(exports: Exports) -> Path:
+    return exports.model("int4", original_context=SWITCH, dtype="float32")
 
 
 @pytest.fixture(scope="session")
-def fp16_model(checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_model(checkpoint_dir, tmp_path_factory.mktemp("model") / "fp16", precision="fp16")
+def fp16_model(exports: Exports) -> Path:
+    return exports.model("fp16", original_context=SWITCH, dtype="float32")
 
 
 @pytest.fixture(scope="session")
 def session() -> Callable[[Path], onnxruntime.InferenceSession]:
+    import onnxruntime
+
     def open_session(graph: Path) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 2
@@ -58,6 +67,9 @@ def session() -> Callable[[Path], onnxruntime.InferenceSession]:
 
 
 def _stock_model(checkpoint: Checkpoint) -> Phi3ForCausalLM:
+    import torch
+    from transformers import Phi3Config, Phi3ForCausalLM
+
     dims = checkpoint.dims.decoder
     rope = {"rope_type": "default", "rope_theta": dims.rope_theta}
     original = dims.max_position_embeddings

@@ -21,6 +21,8 @@ from phi3v.export.precision import folder_bytes, recipe
 from phi3v.export.synthetic import require_random_checkpoint, require_random_model, tiny_dims, write_random_checkpoint
 from phi3v.models.folder import ModelDir
 
+pytestmark = pytest.mark.torch
+
 
 def names(folder: Path) -> list[str]:
     return [file.name for file in folder.iterdir()]

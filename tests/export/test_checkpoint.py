@@ -15,6 +15,8 @@ from phi3v.export.dims import EMBED, EMBED_ALIAS, ClipDims, ModelDims
 from phi3v.export.safetensors_file import read_header, write_file
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture
 def copy(checkpoint_dir: Path, tmp_path: Path) -> Path:

@@ -16,6 +16,8 @@ from phi3v.export.decoder import write_decoder
 from phi3v.export.quantize import BlockQuantization
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
+pytestmark = pytest.mark.torch
+
 Open = Callable[[Path], onnxruntime.InferenceSession]
 
 

@@ -10,6 +10,8 @@ import pytest
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.dims import EMBED
 
+pytestmark = pytest.mark.torch
+
 Open = Callable[[Path], onnxruntime.InferenceSession]
 
 IDS = np.array([[5, -1, -1, 7], [-3, 2, 1, 1]], dtype=np.int64)

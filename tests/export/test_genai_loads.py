@@ -10,6 +10,8 @@ from transformers import Phi3ForCausalLM
 
 from phi3v.models.folder import ModelDir
 
+pytestmark = pytest.mark.torch
+
 TOKENS = 2 * 144 + 1 + 24
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from phi3v.export.build import export_model
 
+pytestmark = pytest.mark.torch
+
 Open = Callable[[Path], onnxruntime.InferenceSession]
 
 

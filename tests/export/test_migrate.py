@@ -15,6 +15,8 @@ from phi3v import hd
 from phi3v.errors import ModelFolderError, OldLayoutError
 from phi3v.export.migrate import migrate
 
+pytestmark = pytest.mark.torch
+
 PICTURES = [
     Image.effect_mandelbrot((700, 400), (-2, -1.5, 1, 1.5), 100).convert("RGB"),
     Image.new("RGB", (90, 200), "teal"),

@@ -11,6 +11,8 @@ from phi3v.export.graph import GraphWriter
 from phi3v.export.matrix import Matrix
 from phi3v.export.quantize import BlockQuantization, quantize_rows
 
+pytestmark = pytest.mark.torch
+
 LAYOUTS = [BlockQuantization(bits, block, 0) for bits in (4, 8) for block in (32, 128)]
 
 

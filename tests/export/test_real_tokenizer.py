@@ -10,6 +10,8 @@ from places import REAL_TOKENIZER
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.mark.skipif(not REAL_TOKENIZER.is_dir(), reason=f"the real tokenizer is not at {REAL_TOKENIZER}")
 def test_ids_and_files_are_the_published_ones(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from phi3v.errors import OptionError
 from phi3v.export.synthetic import full_dims
 from phi3v.export.tokenizer import SMALLEST_VOCABULARY, write_tokenizer
 
+pytestmark = pytest.mark.torch
+
 REAL = REAL_TOKENIZER / "tokenizer.json"
 
 

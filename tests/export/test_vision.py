@@ -12,6 +12,8 @@ from torch.nn import functional
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.dims import VISION, vision_shapes
 
+pytestmark = pytest.mark.torch
+
 Open = Callable[[Path], onnxruntime.InferenceSession]
 
 GRIDS = [

@@ -9,19 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exports import Exports
 from PIL import Image
 
 import phi3v
 from phi3v.backend import BatchRow, Generation, ModelInputs
 from phi3v.batch import answer_all
 from phi3v.errors import ContextLengthError, ImageError, InferenceError, OptionError
-from phi3v.export.build import export_model
-from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 from phi3v.genai.backend import GenaiBackend
 from phi3v.models.folder import ModelDir
 from phi3v.prepare import PreparedRequest, attempt, prepare
 from phi3v.sampling import TokenChooser
 from phi3v.types import GenerationRequest, GenerationResult, SamplingParams
+
+pytestmark = pytest.mark.torch
 
 SWITCH = 1024
 WARM = SamplingParams(temperature=1.2, top_k=40, top_p=0.9, seed=5)
@@ -39,14 +40,9 @@ WIDE, TALL, SQUARE = picture(500, 300), picture(200, 420), picture(64, 64)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    dims = tiny_dims(layers=4, context=8192, original_context=SWITCH)
-    return write_random_checkpoint(tmp_path_factory.mktemp("batch") / "checkpoint", dims, seed=1)
-
-
-@pytest.fixture(scope="module")
-def folders(checkpoint: Path) -> dict[str, Path]:
-    return {kind: export_model(checkpoint, checkpoint.parent / kind, precision=kind) for kind in ("fp32", "int4")}
+def folders(exports: Exports) -> dict[str, Path]:
+    dims = {"layers": 4, "context": 8192, "original_context": SWITCH}
+    return {kind: exports.model(kind, seed=1, **dims) for kind in ("fp32", "int4")}
 
 
 @pytest.fixture(scope="module")

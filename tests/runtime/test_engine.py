@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from exports import Exports
 from PIL import Image
 
 import phi3v
@@ -25,19 +26,17 @@ from phi3v.errors import (
     OptionError,
     PromptError,
 )
-from phi3v.export.build import export_model
-from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 from phi3v.genai.backend import GenaiBackend
 from phi3v.models.folder import ModelDir
+
+pytestmark = pytest.mark.torch
 
 PICTURE = np.full((100, 200, 3), 90, dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("engine")
-    checkpoint = write_random_checkpoint(path / "checkpoint", tiny_dims(layers=4, context=8192), seed=1)
-    return export_model(checkpoint, path / "model", precision="fp32")
+def folder(exports: Exports) -> Path:
+    return exports.model("fp32", seed=1, layers=4, context=8192)
 
 
 @pytest.fixture(scope="module")

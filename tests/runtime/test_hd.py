@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from phi3v import hd
-from phi3v.bench.reference import count_tokens, process_image
 from phi3v.errors import OptionError
 
 
@@ -22,8 +21,11 @@ def sizes() -> list[tuple[int, int, int]]:
     return [(1, 1, 16), (336, 336, 1), (335, 337, 4), (1344, 1344, 16), (2000, 100, 16), (100, 2000, 9), *drawn]
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(("width", "height", "num_crops"), sizes())
 def test_crops_are_bit_exact_and_the_global_crop_is_within_1e_5(width: int, height: int, num_crops: int) -> None:
+    from phi3v.bench.reference import count_tokens, process_image
+
     image = noise(width, height)
     ours = hd.transform(image, num_crops)
     theirs, size = process_image(image, num_crops)

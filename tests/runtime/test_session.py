@@ -8,19 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exports import Exports
 from PIL import Image
 
 import phi3v
 from phi3v.backend import Generation, ModelInputs
 from phi3v.errors import ContextLengthError, ImageError, InferenceError, OptionError, PromptError
-from phi3v.export.build import export_model
-from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 from phi3v.genai.backend import GenaiBackend
 from phi3v.genai.model import GenaiModel
 from phi3v.genai.prefix_cache import choose_capacity
 from phi3v.models.folder import ModelDir
 from phi3v.sampling import TokenChooser
 from phi3v.types import SamplingParams
+
+pytestmark = pytest.mark.torch
 
 SWITCH = 900
 """Below it lie pictures of 1 crop (313 tokens) and of 4 (757), beyond it those of 16."""
@@ -43,10 +44,8 @@ ONE, TWO = picture(1), picture(2, 400, 300)
 
 
 @pytest.fixture(scope="module", params=["fp32", "int4"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("session")
-    dims = tiny_dims(layers=2, context=8192, original_context=SWITCH)
-    return export_model(write_random_checkpoint(path / "checkpoint", dims, seed=1), path / "m", precision=request.param)
+def folder(request: pytest.FixtureRequest, exports: Exports) -> Path:
+    return exports.model(request.param, seed=1, layers=2, context=8192, original_context=SWITCH)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.dims import ClipDims
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
+pytestmark = pytest.mark.torch
+
 MODULES = ("openvino_genai", "openvino_tokenizers", "nncf")
 INSTALLED = all(find_spec(module) for module in MODULES)
 needs_openvino = pytest.mark.skipif(not INSTALLED, reason="OpenVINO is not installed: pip install 'phi3v[openvino]'")

@@ -24,6 +24,8 @@ import phi3v
 from phi3v.cli.batch.inputs import Item, read_items, read_questions
 from phi3v.cli.options import size
 
+pytestmark = pytest.mark.torch
+
 WITHOUT_PYARROW = f"import sys; sys.modules['pyarrow'] = None; {MAIN}"
 QUESTION = ("--question", "What is this?")
 SHORT = ("--max-new-tokens", "6", "--num-crops", "1")

@@ -23,6 +23,8 @@ from phi3v.export.hub.catalog import BUILDS, PublishedBuild
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 from phi3v.models.folder import ModelDir
 
+pytestmark = pytest.mark.torch
+
 # Short pauses between tries; everything else is the real command.
 COMMAND = "import phi3v.export.hub.listing as hub; hub.FIRST_WAIT_S = 0.01\n" + MAIN
 CPU = next(build for build in BUILDS if build.full_name == "phi-3-vision:cpu-int4")

@@ -6,6 +6,8 @@ from torch.nn import functional
 
 from phi3v.export.nano.bf16 import attend
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_attention_and_its_gradients_are_pytorchs(masked: bool) -> None:

@@ -12,6 +12,8 @@ from phi3v.export.nano.pairs import scene_pair, verdict_pair
 from phi3v.export.nano.samples import Turn
 from phi3v.export.nano.vocabulary import FIRST, SECOND, VERDICT_IDS, VERDICTS, phrase_ids, vocabulary
 
+pytestmark = pytest.mark.torch
+
 
 def looks(turn: Turn) -> tuple[dict[str, str], dict[str, str]]:
     """What looks at what, by text."""

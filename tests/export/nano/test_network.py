@@ -22,6 +22,8 @@ from phi3v.export.nano.samples import Sample
 from phi3v.export.nano.vocabulary import vocabulary
 from phi3v.models.folder import BUILTIN
 
+pytestmark = pytest.mark.torch
+
 AIDS = ROOT / "export" / "nano" / "aids.safetensors"
 DIMS = nano_dims(width=64, layers=2, heads=2, inner=64, tower=32)
 

@@ -22,6 +22,8 @@ from phi3v.export.nano.strips import BOOK, line_strip
 from phi3v.export.nano.vocabulary import Copied, vocabulary
 from phi3v.export.nano.words import misspelt, words
 
+pytestmark = pytest.mark.torch
+
 
 def misspelt_line(random: Random, held_out: bool) -> Sample:
     return line_strip(random, 4, "Read it.", held_out, misspelling=1.0)

@@ -16,6 +16,8 @@ from phi3v.export.nano.vocabulary import Copied
 from phi3v.models.folder import BUILTIN, ModelDir
 from phi3v.models.manifest import verify
 
+pytestmark = pytest.mark.torch
+
 
 def scored(cover: int, chart: int, pair: int) -> list[Score]:
     numbers = {"cover": cover, "chart": chart, "scene pair": pair}

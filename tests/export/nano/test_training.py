@@ -17,6 +17,8 @@ from phi3v.export.nano.stages import STAGES, Stage
 from phi3v.export.nano.strips import line_strip
 from phi3v.export.nano.train import Trainer, main, schedule, train
 
+pytestmark = pytest.mark.torch
+
 
 def few_lines(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
     return [line_strip(random, 3, "Read it.", held_out) for _ in range(3)], Window(3, 2, True, False)

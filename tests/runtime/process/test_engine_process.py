@@ -1,4 +1,4 @@
-"""An engine in a process of its own, on the real genai with a tiny random model."""
+"""An engine in a process of its own, on the real genai with the built-in model."""
 
 import io
 from collections.abc import Iterator
@@ -9,17 +9,14 @@ from PIL import Image
 
 import phi3v
 from phi3v.errors import InferenceError
-from phi3v.export.build import export_model
-from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
-from phi3v.models.folder import ModelDir
+from phi3v.models.folder import BUILTIN, ModelDir
 from phi3v.process.engine_process import EngineProcess
 from phi3v.types import GenerationRequest, GenerationResult
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("process")
-    return export_model(write_random_checkpoint(path / "checkpoint", tiny_dims(context=4096)), path / "model")
+def folder() -> Path:
+    return BUILTIN
 
 
 @pytest.fixture

@@ -3,19 +3,19 @@
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from exports import Exports
 
 import phi3v
 from phi3v.answer_format import Choices, JsonSchema, Regex
 from phi3v.errors import OptionError, TruncatedAnswerError
-from phi3v.export.build import export_model
-from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 from phi3v.structured import constraint
 from phi3v.structured.field_syntax import parse_fields
+
+pytestmark = pytest.mark.torch
 
 PICTURE = np.full((100, 200, 3), 90, dtype=np.uint8)
 FIELDS = parse_fields("title, year int?, kind novel|poem")
@@ -29,10 +29,8 @@ class Book:
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> phi3v.Engine:
-    path = tmp_path_factory.mktemp("engine")
-    checkpoint = write_random_checkpoint(path / "checkpoint", tiny_dims(context=8192), seed=1)
-    return phi3v.load(export_model(checkpoint, path / "model", precision="fp32"), "cpu")
+def engine(exports: Exports) -> phi3v.Engine:
+    return phi3v.load(exports.model("fp32", seed=1, context=8192), "cpu")
 
 
 @pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "drawn"])
@@ -164,8 +162,7 @@ def test_no_format_loads_no_llguidance(engine: phi3v.Engine, monkeypatch: pytest
     assert engine.generate("hi", max_new_tokens=2).usage.completion_tokens == 2
 
 
-def test_a_folder_built_with_phi3_tokens_ends_with_any_of_its_end_tokens(tmp_path: Path) -> None:
-    checkpoint = write_random_checkpoint(tmp_path / "checkpoint", tiny_dims(vocab_size=32064), seed=2)
-    with phi3v.load(export_model(checkpoint, tmp_path / "model", precision="fp32"), "cpu") as engine:
+def test_a_folder_built_with_phi3_tokens_ends_with_any_of_its_end_tokens(exports: Exports) -> None:
+    with phi3v.load(exports.model("fp32", seed=2, vocab_size=32064), "cpu") as engine:
         result = engine.generate("hi", max_new_tokens=2000, answer_format=FIELDS, temperature=1.0, seed=1)
         assert list(json.loads(result.text)) == ["title", "year", "kind"]
