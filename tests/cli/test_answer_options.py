@@ -34,6 +34,7 @@ def test_fields_give_one_json_object_on_stdout(model: str) -> None:
     assert list(json.loads(done.stdout)) == ["title", "year"]
 
 
+@pytest.mark.slow
 def test_a_schema_file_a_pattern_and_choices_hold(model: str, tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text('\ufeff{"type": "array", "items": {"enum": ["é"]}, "minItems": 2, "maxItems": 2}', "utf-8")

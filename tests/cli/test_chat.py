@@ -52,6 +52,7 @@ def answers(*arguments: str, stdin: str = "") -> list[dict[str, object]]:
     return [json.loads(line) for line in run(*arguments, "--json", stdin=stdin).stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_several_questions_are_answered_as_single_ones_are(model: str, photo: str) -> None:
     questions = ["What is this?", "hi", "Which colours are there in it?"]
     together = answers("ask", questions[0], photo, "-q", questions[1], "-q", questions[2], *FEW, "--model", model)
@@ -121,6 +122,7 @@ def test_a_reset_begins_a_new_conversation(model: str, photo: str) -> None:
     assert said[0]["text"] == said[2]["text"]
 
 
+@pytest.mark.slow
 def test_nothing_that_is_typed_ends_the_chat(model: str, photo: str, tmp_path: Path) -> None:
     taken = tmp_path / "taken.md"
     taken.write_text("mine")

@@ -94,6 +94,7 @@ export_model(sys.argv[1], sys.argv[2], progress=hang)
 """
 
 
+@pytest.mark.slow
 def test_killed_build_leaves_no_folder_that_loads_and_the_next_one_cleans_up(
     checkpoint_dir: Path, tmp_path: Path
 ) -> None:

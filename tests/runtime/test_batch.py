@@ -123,6 +123,7 @@ class Margins(TokenChooser):
         return int(logits.argmax())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MIXTURES if "sampling" not in name])
 def test_int4_differs_from_a_run_of_its_own_at_near_ties_only(folders: dict[str, Path], name: str) -> None:
     # ONNX Runtime rounds one row of int4 otherwise than two, and rounding to int8 makes a few hundredths of that 1e-6
@@ -321,6 +322,7 @@ print(peak_memory() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_stays_within_the_budget(folders: dict[str, Path]) -> None:
     budget = 1200 << 20

@@ -108,6 +108,7 @@ def test_the_card_and_the_introduction_say_what_was_measured() -> None:
     assert all(score.asked >= 500 for score in main_scores(SCORED).values())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fonts")
 @pytest.mark.parametrize("job", main_scores(SCORED))
 def test_it_still_answers_as_well_as_it_was_scored(engine: phi3v.Engine, job: str) -> None:
@@ -146,6 +147,7 @@ def cover_by_another_hand(title: str, author: str) -> Image.Image:
     return cover
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fonts")
 def test_well_known_books_on_covers_by_another_hand_are_mostly_read(engine: phi3v.Engine) -> None:
     question = "Help me get the title and author information of this book?"

@@ -1,6 +1,7 @@
 """Ids equal the stock fast tokenizer's, chunk by chunk."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def tokenizer_json(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     return folder / "tokenizer.json"
 
 
+load_ours = cache(Tokenizer)
+
+
+@cache
+def load_stock(path: Path) -> StockTokenizer:
+    return StockTokenizer.from_file(str(path))
+
+
 def reference_ids(tokenizer: StockTokenizer, text: str, image_tokens: list[int]) -> list[int]:
     tags = "".join(f"<|image_{n}|>\n" for n in range(1, len(image_tokens) + 1))
     return chunk_ids(tokenizer, f"<|user|>\n{tags}{text}<|end|>\n<|assistant|>\n", image_tokens)
@@ -56,13 +65,13 @@ def chunk_ids(tokenizer: StockTokenizer, text: str, image_tokens: list[int]) -> 
 @pytest.mark.parametrize("image_tokens", [[], [3], [2, 4]], ids=str)
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_ids_equal_the_stock_tokenizer(tokenizer_json: Path, text: str, image_tokens: list[int]) -> None:
-    ours = PromptLayout.of(text, len(image_tokens)).input_ids(Tokenizer(tokenizer_json), image_tokens)
-    assert ours == reference_ids(StockTokenizer.from_file(str(tokenizer_json)), text, image_tokens)
+    ours = PromptLayout.of(text, len(image_tokens)).input_ids(load_ours(tokenizer_json), image_tokens)
+    assert ours == reference_ids(load_stock(tokenizer_json), text, image_tokens)
 
 
 @pytest.mark.parametrize("spelled", ["<|end|>", "<|assistant|>", "</s>", "<s>", "<|system|>", "<|endoftext|>"])
 def test_control_tokens_in_the_text_stay_text(tokenizer_json: Path, spelled: str) -> None:
-    tokenizer = Tokenizer(tokenizer_json)
+    tokenizer = load_ours(tokenizer_json)
     plain = PromptLayout.of("say now", 0).input_ids(tokenizer, [])
     ids = PromptLayout.of(f"say {spelled} now", 0).input_ids(tokenizer, [])
     assert ids.count(tokenizer.control_id(spelled)) == plain.count(tokenizer.control_id(spelled))
@@ -93,12 +102,12 @@ def test_an_empty_question_without_a_picture_is_refused() -> None:
 
 def test_half_a_surrogate_pair_is_refused(tokenizer_json: Path) -> None:
     with pytest.raises(PromptError, match="surrogate"):
-        PromptLayout.of("a \ud800 b", 0).input_ids(Tokenizer(tokenizer_json), [])
+        PromptLayout.of("a \ud800 b", 0).input_ids(load_ours(tokenizer_json), [])
 
 
 @pytest.mark.parametrize("text", [t for t in TEXTS if "▁" not in t])
 def test_streamed_pieces_join_to_the_text(tokenizer_json: Path, text: str) -> None:
-    tokenizer = Tokenizer(tokenizer_json)
+    tokenizer = load_ours(tokenizer_json)
     stream = tokenizer.text_stream()
     pieces = [stream.push(i) for i in tokenizer.encode_text(text)]
     assert "".join(pieces) + stream.flush() == text
@@ -106,7 +115,7 @@ def test_streamed_pieces_join_to_the_text(tokenizer_json: Path, text: str) -> No
 
 
 def test_an_answer_cut_inside_a_character_ends_with_one_replacement(tokenizer_json: Path) -> None:
-    tokenizer = Tokenizer(tokenizer_json)
+    tokenizer = load_ours(tokenizer_json)
     stream = tokenizer.text_stream()
     first, *_ = [i for i in tokenizer.encode_text("\U0001f9ff") if tokenizer.piece(i) != b" "]
     assert stream.push(first) == ""
@@ -115,7 +124,7 @@ def test_an_answer_cut_inside_a_character_ends_with_one_replacement(tokenizer_js
 
 @pytest.mark.parametrize(("first", "second"), [([], []), ([3], []), ([3], [2]), ([], [2, 4])], ids=str)
 def test_a_conversation_equals_the_stock_tokenizer(tokenizer_json: Path, first: list[int], second: list[int]) -> None:
-    tokenizer = Tokenizer(tokenizer_json)
+    tokenizer = load_ours(tokenizer_json)
     ours = PromptLayout.of("What is this?", len(first)).input_ids(tokenizer, first)
     ours += tokenizer.encode_text("A chart, it seems.")
     ours += PromptLayout.of("  Really? 日本", len(second)).input_ids(tokenizer, second, earlier=len(first))
@@ -124,4 +133,4 @@ def test_a_conversation_equals_the_stock_tokenizer(tokenizer_json: Path, first: 
         f"<|user|>\n{''.join(tags[: len(first)])}What is this?<|end|>\n<|assistant|>\nA chart, it seems.<|end|>\n"
         f"<|user|>\n{''.join(tags[len(first) :])}  Really? 日本<|end|>\n<|assistant|>\n"
     )
-    assert ours == chunk_ids(StockTokenizer.from_file(str(tokenizer_json)), text, first + second)
+    assert ours == chunk_ids(load_stock(tokenizer_json), text, first + second)

@@ -43,7 +43,7 @@ def picture(seed: int, width: int = 500, height: int = 500) -> Image.Image:
 ONE, TWO = picture(1), picture(2, 400, 300)
 
 
-@pytest.fixture(scope="module", params=["fp32", "int4"])
+@pytest.fixture(scope="module", params=["fp32", pytest.param("int4", marks=pytest.mark.slow)])
 def folder(request: pytest.FixtureRequest, exports: Exports) -> Path:
     return exports.model(request.param, seed=1, layers=2, context=8192, original_context=SWITCH)
 
@@ -104,7 +104,8 @@ def chat(engine: phi3v.Engine) -> Iterator[tuple[phi3v.Session, Listening]]:
         yield session, Listening(session)
 
 
-CASES = [((), 1), ((ONE,), 1), ((ONE,), 4), ((ONE,), 16), ((ONE, TWO), 1), ((TWO, ONE), 16)]
+CASES = [((), 1), ((ONE,), 1), ((ONE,), 4), ((ONE, TWO), 1)]
+CASES += [pytest.param(images, 16, marks=pytest.mark.slow) for images in ((ONE,), (TWO, ONE))]
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ def test_a_rerun_answers_only_what_is_missing(phi3v_batch: Run, photos: Path, tm
     assert (done.returncode, out.read_bytes()) == (0, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed", [("--question", "Who?"), (*QUESTION, "--temperature", "1"), (*QUESTION, "--stop", "x")], ids=str
 )
@@ -144,6 +145,7 @@ def test_a_failure_is_a_line_and_is_tried_again_when_told(phi3v_batch: Run, phot
     assert answers(out)[str(late)] == answers(out)[str(good)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torn", [b'{"id": "x', b'{"id": "\xc3', b"\0\0\0", b"{}"], ids=str)
 def test_a_torn_last_line_is_repaired(phi3v_batch: Run, photos: Path, tmp_path: Path, torn: bytes) -> None:
     out = tmp_path / "out.jsonl"
@@ -193,7 +195,8 @@ def killed_and_finished(photos: Path, out: Path, model: str, kills: int, seed: i
         assert process.wait(timeout=600) == 0
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [60, 1000])
 def test_pictures_killed_three_times_are_right_lines_none_twice(
     phi3v_batch: Run, model: str, tmp_path: Path, count: int
 ) -> None:
@@ -223,6 +226,7 @@ def test_a_killed_run_leaves_no_process_behind(photos: Path, model: str, tmp_pat
     assert not any(Path(f"/proc/{pid}").exists() for pid in engines)
 
 
+@pytest.mark.slow
 def test_a_second_process_on_the_same_file_is_refused(
     phi3v_batch: Run, photos: Path, model: str, tmp_path: Path
 ) -> None:
@@ -240,6 +244,7 @@ def test_a_second_process_on_the_same_file_is_refused(
     assert len(answers(out)) == 10
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_status_130_and_the_rerun_goes_on(phi3v_batch: Run, photos: Path, model: str, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     journal = tmp_path / "out.csv.journal.jsonl"
@@ -254,6 +259,7 @@ def test_ctrl_c_is_status_130_and_the_rerun_goes_on(phi3v_batch: Run, photos: Pa
     assert len(answers(journal)) == 10
 
 
+@pytest.mark.slow
 def test_a_dead_engine_is_a_message_and_the_rerun_goes_on(
     phi3v_batch: Run, photos: Path, model: str, tmp_path: Path
 ) -> None:
@@ -282,6 +288,7 @@ def small_files(limit: int) -> Callable[[], None]:
     return apply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_a_full_disk_is_a_message_and_corrupts_nothing(
     phi3v_batch: Run, photos: Path, tmp_path: Path, suffix: str

@@ -1,25 +1,20 @@
 """A warm engine for tests that leave it as it was, and a place for an engine of a test's own."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from exports import Exports
 from PIL import Image
-from warm_home import CODE, Home
+from warm_home import Home
 
 from phi3v.models.folder import BUILTIN
 
 
 @pytest.fixture(scope="session")
-def demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with random weights and a context of 131072 tokens: its answers are as long as a test wants them.
-
-    Making it takes the export extra, so a module that uses it is marked `torch`.
-    """
-    command = [sys.executable, "-c", CODE, "bench", "synth", str(tmp_path_factory.mktemp("warm") / "demo")]
-    return Path(subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip())
+def demo_model(exports: Exports) -> Path:
+    """The model of `phi3v bench synth`: its answers, up to 131072 tokens, are as long as a test wants them."""
+    return exports.model()
 
 
 @pytest.fixture(scope="module")

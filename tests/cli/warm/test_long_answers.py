@@ -25,7 +25,7 @@ from warm_home import (
 
 from phi3v.cli.warm.start import stop
 
-pytestmark = [pytest.mark.torch, needs_unix_sockets]
+pytestmark = [pytest.mark.torch, pytest.mark.slow, needs_unix_sockets]
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,7 @@ def site(shared: Home) -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_pictures_come_from_standard_input_and_urls_as_ever(shared: Home, site: str) -> None:
     data = (shared.root / "noise.png").read_bytes()
     plain = shared.run("ask", "hi", "noise.png", *SHORT).stdout
@@ -83,6 +84,7 @@ def test_pictures_come_from_standard_input_and_urls_as_ever(shared: Home, site: 
     assert (warm.returncode, warm.stdout) == (0, cold.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "stdin"),
     [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from warm_home import ENDLESS, RANDOM, SHORT, Home, exists, needs_unix_sockets, until
 
-pytestmark = [pytest.mark.torch, needs_unix_sockets]
+pytestmark = [pytest.mark.torch, pytest.mark.slow, needs_unix_sockets]
 
 
 @pytest.fixture(scope="module")

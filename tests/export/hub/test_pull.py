@@ -154,6 +154,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(run: Run, hub: Hub) -> None
     assert not ask(run).startswith("refused")
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_go_on_is_asked_to_begin_again(run: Run, hub: Hub) -> None:
     where = f"cdn/{CPU.repo.replace('/', '--')}/{CPU.subfolder}/{TEXT_DATA}"
     hub.faults = [Fault(where, cut_at=0.3), Fault(where, status=416)]
@@ -161,6 +162,7 @@ def test_a_server_that_cannot_go_on_is_asked_to_begin_again(run: Run, hub: Hub) 
     assert not ask(run).startswith("refused")
 
 
+@pytest.mark.slow
 def test_the_next_process_takes_up_what_a_dead_one_left(run: Run, hub: Hub, tmp_path: Path) -> None:
     hub.faults = [Fault(f"cdn/{CPU.repo.replace('/', '--')}/{CPU.subfolder}/{TEXT_DATA}", times=1, cut_at=0.3)]
     hub.faults.append(Fault(TEXT_DATA, times=99, status=500))
@@ -181,6 +183,7 @@ def test_a_passing_refusal_is_tried_again(run: Run, hub: Hub, where: str, status
     folder_of(run("pull"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "advice"),
     [
@@ -224,6 +227,7 @@ def test_a_token_reaches_the_hub_and_not_the_file_server(run: Run, hub: Hub) -> 
     folder_of(run("pull", HF_TOKEN="secret"))
 
 
+@pytest.mark.slow
 def test_a_byte_that_rots_is_found_named_and_alone_fetched_again(run: Run, hub: Hub) -> None:
     folder = folder_of(run("pull"))
     blob = (folder / TEXT_DATA).resolve()
@@ -241,6 +245,7 @@ def test_a_byte_that_rots_is_found_named_and_alone_fetched_again(run: Run, hub: 
     assert not ask(run).startswith("refused")
 
 
+@pytest.mark.slow
 def test_a_truncated_or_lost_file_never_loads_and_is_fetched_again(run: Run, hub: Hub) -> None:
     folder = folder_of(run("pull"))
     (folder / TEXT).resolve().write_bytes(b"x" * 10)
@@ -276,6 +281,7 @@ def test_two_pulls_at_once_fetch_every_byte_once(hub: Hub, tmp_path: Path) -> No
     assert "another phi3v" in outputs[0][1] + outputs[1][1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_pieces_that_the_next_pull_goes_on_from(run: Run, hub: Hub, tmp_path: Path) -> None:
     hub.faults = [Fault("/cdn/", 99, slow_s=0.5)]
     command = [sys.executable, "-c", COMMAND, "pull"]
@@ -294,6 +300,7 @@ def test_ctrl_c_leaves_pieces_that_the_next_pull_goes_on_from(run: Run, hub: Hub
     assert any(asked for _, path, asked in hub.log if path.endswith(".data"))
 
 
+@pytest.mark.slow
 def test_offline_opens_no_socket(run: Run, hub: Hub) -> None:
     no_sockets = (
         "import socket\ndef refuse(*a, **k): raise SystemExit('opened a socket')\nsocket.socket.connect = refuse"
@@ -316,6 +323,7 @@ def test_a_hub_out_of_reach_leaves_a_complete_model_in_use(run: Run, hub: Hub) -
     assert "complete" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_new_commit_is_fetched_and_shares_what_did_not_change(run: Run, hub: Hub) -> None:
     old = folder_of(run("pull"))
     hub.commit = "beef" + "0" * 36
@@ -330,6 +338,7 @@ def test_a_new_commit_is_fetched_and_shares_what_did_not_change(run: Run, hub: H
     ] == str(new)
 
 
+@pytest.mark.slow
 def test_rm_frees_what_it_says(run: Run, tmp_path: Path) -> None:
     run("pull")
     before = _bytes_under(tmp_path / "hf")
@@ -349,6 +358,7 @@ def test_rm_takes_what_an_unfinished_pull_left(run: Run, hub: Hub, tmp_path: Pat
     assert _bytes_under(tmp_path / "hf") == 0
 
 
+@pytest.mark.slow
 def test_rm_of_one_variant_spares_the_others(run: Run, hub: Hub, small_model: Path) -> None:
     hub.repos[CPU.repo] |= published(small_model, CUDA.subfolder)
     folder_of(run("pull", CUDA.full_name))
@@ -409,6 +419,7 @@ def test_a_dry_run_names_every_published_file(run: Run, hub: Hub, build: Publish
     assert hub.sent == {}
 
 
+@pytest.mark.slow
 def test_the_fp16_build_is_migrated_without_a_second_copy(
     run: Run, hub: Hub, old_model: Path, small_model: Path, tmp_path: Path
 ) -> None:

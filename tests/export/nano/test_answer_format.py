@@ -38,6 +38,7 @@ def test_two_hundred_answers_are_two_hundred_objects(nano: phi3v.Engine) -> None
         assert book.year is None or abs(book.year) < 10**15
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_in_the_format_anyway_stays_as_it_is(nano: phi3v.Engine) -> None:
     same = 0
     for number in range(5):

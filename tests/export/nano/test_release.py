@@ -52,6 +52,7 @@ def test_scores_are_kept_to_the_last_digit(tmp_path: Path) -> None:
     assert read_scores(tmp_path / "scores.json") == scored(1, 2, 3)
 
 
+@pytest.mark.slow
 def test_a_release_builds_scores_and_describes_the_folder(tmp_path: Path) -> None:
     torch.manual_seed(0)
     learner = Learner(nano_dims())

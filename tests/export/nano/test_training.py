@@ -17,7 +17,7 @@ from phi3v.export.nano.stages import STAGES, Stage
 from phi3v.export.nano.strips import line_strip
 from phi3v.export.nano.train import Trainer, main, schedule, train
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 
 def few_lines(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:

@@ -33,6 +33,7 @@ def engine(exports: Exports) -> phi3v.Engine:
     return phi3v.load(exports.model("fp32", seed=1, context=8192), "cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "drawn"])
 def test_random_weights_answer_with_valid_objects_or_say_that_they_were_cut(
     engine: phi3v.Engine, sampled: bool
