@@ -157,9 +157,10 @@ def print_checks(checks: list[Check]) -> None:
     """Print a table on stdout, each remedy under its finding."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(box=None, show_header=False, pad_edge=False)
+    folded = Column(overflow="fold")  # a long path is wrapped, not cut off
+    table = Table("", "", folded, box=None, show_header=False, pad_edge=False)
     marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fail": "[red]FAIL[/]"}
     for check in checks:
         # escape: the remedies hold square brackets of pip's own
