@@ -5,9 +5,6 @@ import json
 import os
 import shutil
 import stat
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -31,31 +28,16 @@ def test_a_client_of_a_warm_engine_loads_neither_numpy_nor_an_engine(shared: Hom
     assert done.stdout
 
 
-def slowdown() -> float:
-    """How many times as long as its CPU time a process takes to start now; 1 on a quiet machine."""
-    began, before = time.monotonic(), os.times()
-    subprocess.run([sys.executable, "-c", "import json, click"], check=True)
-    wall, after = time.monotonic() - began, os.times()
-    used = after.children_user - before.children_user + after.children_system - before.children_system
-    return max(1.0, wall / used) if used else 1.0
+def test_asking_a_warm_engine_costs_a_third_of_a_second_of_computing(shared: Home) -> None:
+    """CPU time, which other work on the machine does not change; docs/benchmarks.md has the wall time."""
 
+    def cost() -> float:
+        before = os.times()
+        assert shared.run("ask", "hi", "photo.webp", *SHORT).returncode == 0
+        after = os.times()
+        return after.children_user - before.children_user + after.children_system - before.children_system
 
-def test_the_first_token_comes_at_once(shared: Home) -> None:
-    """0.35 s and the model's own time, at best of some, on a machine with nothing else to do: a process start of
-    the same moment tells how much other work slows it down.
-    """
-
-    def overhead() -> float:
-        began = time.monotonic()
-        with shared.popen("ask", "hi", "photo.webp", *SHORT, "--stats") as asking:
-            assert asking.stdout is not None
-            assert asking.stderr is not None
-            asking.stdout.read(1)
-            first = time.monotonic() - began
-            (line,) = (line for line in asking.stderr.read().decode().splitlines() if line.startswith("TTFT"))
-        return first - float(line.split()[1])
-
-    assert min(overhead() / slowdown() for _ in range(8)) < 0.35
+    assert min(cost() for _ in range(8)) < 0.35
 
 
 def test_the_socket_is_for_its_user_alone(shared: Home) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from phi3v.cli.doctor import _cuda
+from phi3v.cli.doctor import _check_cuda
 from phi3v.errors import MissingDependencyError
 from phi3v.genai import model as genai
 from phi3v.machine import device
@@ -32,4 +32,4 @@ def test_loading_without_onnxruntime_names_what_to_install() -> None:
 @pytest.mark.usefixtures("cuda_without_onnxruntime")
 def test_cuda_without_onnxruntime_is_not_usable_and_doctor_says_so() -> None:
     assert not device.cuda_status().usable
-    assert [(check.name, check.status) for check in _cuda() if check.status == "fail"] == [("cuda", "fail")]
+    assert [(check.name, check.status) for check in _check_cuda() if check.status == "fail"] == [("cuda", "fail")]
