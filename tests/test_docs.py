@@ -13,6 +13,7 @@ import click
 import pytest
 from pages import DOCS, PAGES, code_blocks, heading_anchors, linked_targets, named_paths
 from places import ROOT
+from processes import PATIENCE_S
 
 from phi3v.cli.main import main as phi3v
 from phi3v.export.nano.examples import EXAMPLES
@@ -65,7 +66,7 @@ def run_blocks(page: str) -> str:
     """The stdout of a page's Python blocks, run one after the other as one program in the repository."""
     program = "\n".join(code_blocks(page, "python"))
     command = [sys.executable, "-W", "error", "-P", "-c", program]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE_S)
     assert run.returncode == 0, run.stderr
     return run.stdout
 

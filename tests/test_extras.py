@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from places import ROOT
-from processes import started
+from processes import PATIENCE_S, started
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the parts are shell scripts")
 
@@ -24,7 +24,7 @@ def write_part(folder: Path, name: str, *lines: str, limit: str = "# limit: 60")
 
 
 def extras(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, str(folder), *names], capture_output=True, text=True, timeout=120)
+    return subprocess.run([*COMMAND, str(folder), *names], capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def summary(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
@@ -132,7 +132,7 @@ def test_a_part_ends_with_the_command(tmp_path: Path, number: signal.Signals) ->
                 break
             time.sleep(0.05)
         running.send_signal(number)
-        assert running.wait(timeout=30) != 0
+        assert running.wait(timeout=PATIENCE_S) != 0
     assert ends_soon(int(pid.read_text()))
 
 

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from processes import PHI3V
+from processes import PATIENCE_S, PHI3V
 
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.torch
 def ask(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*PHI3V, "ask", "hi", *arguments],
-        stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", env=os.environ | env, timeout=120,
+        stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", env=os.environ | env, timeout=PATIENCE_S,
     )  # fmt: skip
 
 

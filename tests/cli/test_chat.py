@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from processes import MAIN, PHI3V, started
+from processes import MAIN, PATIENCE_S, PHI3V, started
 
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
@@ -45,7 +45,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PHI3V, *arguments], input=stdin, capture_output=True, text=True, timeout=120)
+    return subprocess.run([*PHI3V, *arguments], input=stdin, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def answers(*arguments: str, stdin: str = "") -> list[dict[str, object]]:
@@ -99,7 +99,7 @@ def test_ctrl_c_while_a_later_question_is_read_ends_the_command_at_once(model: s
         assert json.loads(process.stdout.readline())["prompt"] == "hi"
         assert process.stdout.readline() == b"busy\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == -signal.SIGINT  # 130 in a shell
+        assert process.wait(timeout=PATIENCE_S) == -signal.SIGINT  # 130 in a shell
 
 
 def test_a_script_chats_a_line_a_turn(model: str, photo: str, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_nothing_that_is_typed_ends_the_chat(model: str, photo: str, tmp_path: P
 
 def test_bytes_that_are_no_text_are_no_crash(model: str) -> None:
     arguments = [*PHI3V, "chat", *FEW, "--model", model]
-    done = subprocess.run(arguments, input=b"\xff\xfe caf\xe9\nhi", capture_output=True, timeout=60)
+    done = subprocess.run(arguments, input=b"\xff\xfe caf\xe9\nhi", capture_output=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr.count(b"[context ")) == (0, 2)
 
 
@@ -193,7 +193,7 @@ def test_ctrl_c_ends_the_answer_and_not_the_program(model: str) -> None:
         read_until(process, b"> ")
         os.write(keyboard, b"\x04")
         process.stdout.read()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
 
 
 def test_ctrl_c_ends_a_script(model: str) -> None:
@@ -207,7 +207,7 @@ def test_ctrl_c_ends_a_script(model: str) -> None:
         assert process.stdout.read(20)
         process.send_signal(signal.SIGINT)
         process.stdout.read()
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=PATIENCE_S) == 130
         assert b"Traceback" not in process.stderr.read()
 
 
@@ -232,5 +232,5 @@ def test_during_prefill_one_ctrl_c_is_heard_late_and_two_kill(count: int, signal
         for _ in range(signals):
             time.sleep(0.3)  # two that come at once are one
             process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == status
+        assert process.wait(timeout=PATIENCE_S) == status
         assert process.stdout.read() == (b"" if status else b"heard\nalive\n")

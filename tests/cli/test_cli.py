@@ -14,7 +14,7 @@ from typing import Any
 import click
 import pytest
 from PIL import Image
-from processes import PHI3V, started
+from processes import PATIENCE_S, PHI3V, started
 
 from phi3v.cli.doctor import Check, print_checks
 from phi3v.cli.options import block_size_option, build_device_option, precision_option
@@ -22,7 +22,9 @@ from phi3v.export.precision import BLOCK_SIZES, DEVICES, PRECISIONS
 
 
 def run(*arguments: str, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([*PHI3V, *arguments], input=stdin, capture_output=True, env=os.environ | env, timeout=120)
+    return subprocess.run(
+        [*PHI3V, *arguments], input=stdin, capture_output=True, env=os.environ | env, timeout=PATIENCE_S
+    )
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_what_is_wrong_with_a_request_is_said_before_a_model_is_loaded(photo: st
 def test_standard_input_is_read_no_further_than_a_picture_may_be_large() -> None:
     code = "import sys; b = bytes(1 << 20)\nwhile sys.stdout.buffer.write(b): pass"
     with started([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as endless:
-        done = subprocess.run([*PHI3V, "info", "-"], stdin=endless.stdout, capture_output=True, timeout=60)
+        done = subprocess.run([*PHI3V, "info", "-"], stdin=endless.stdout, capture_output=True, timeout=PATIENCE_S)
     assert done.returncode == 1
     assert b"100 MiB" in done.stderr
 
@@ -90,7 +92,9 @@ def test_standard_input_is_read_no_further_than_a_picture_may_be_large() -> None
 def through_sh(line: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[bytes]:
     """Run the command in a shell line, where it is `phi3v "$@"`."""
     script = line.replace("phi3v", " ".join(f"'{part}'" for part in PHI3V))
-    return subprocess.run(["sh", "-c", script, "sh", *arguments], capture_output=True, env=os.environ | env, timeout=60)
+    return subprocess.run(
+        ["sh", "-c", script, "sh", *arguments], capture_output=True, env=os.environ | env, timeout=PATIENCE_S
+    )
 
 
 @pytest.mark.torch
@@ -192,7 +196,7 @@ def test_export_refuses_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.torch
 def test_a_reader_that_leaves_early_is_no_crash(model: str) -> None:
     line = f"{shlex.join(PHI3V)} ask hi --model '{model}' | true"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=60)
+    done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=PATIENCE_S)
     assert b"Traceback" not in done.stderr
 
 
@@ -206,6 +210,6 @@ def test_ctrl_c_ends_the_answer_and_not_with_a_traceback(model: str) -> None:
         process.send_signal(signal.SIGINT)
         process.stdout.read()
         said = process.stderr.read().decode()
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=PATIENCE_S) == 130
     assert "interrupted" in said
     assert "Traceback" not in said

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 from places import ROOT
-from processes import PHI3V
+from processes import PATIENCE_S, PHI3V
 
 import phi3v
 from phi3v.errors import BuiltinModelWarning
@@ -45,7 +45,7 @@ def pictures(example: Example) -> list[str]:
 
 def run(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if name != "PHI3V_MODEL"} | {"HF_HOME": str(home)}
-    return subprocess.run([*PHI3V, *arguments], capture_output=True, text=True, env=env, timeout=60)
+    return subprocess.run([*PHI3V, *arguments], capture_output=True, text=True, env=env, timeout=PATIENCE_S)
 
 
 def test_without_a_model_the_built_in_one_is_loaded(engine: phi3v.Engine) -> None:

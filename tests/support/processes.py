@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+PATIENCE_S = 300.0
+"""Seconds to wait for a process: long enough on a machine that is busy with other work; only a hang exceeds it."""
+
 PHI3V = [sys.executable, "-P", "-m", "phi3v"]
 """The command line. -P: not the phi3v of the current directory."""
 

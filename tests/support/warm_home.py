@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import started
+from processes import MAIN, PATIENCE_S, started
 
 from phi3v.cli.warm.frames import pack
 
-CODE = "from phi3v.cli.main import main; main()"
 SHORT = ("--max-new-tokens", "12", "--num-crops", "1")
 RANDOM = ("--temperature", "100", "--seed", "1")
 """Every token is as likely as any other: an answer of the demo model does not end by itself for thousands of them."""
@@ -38,15 +37,20 @@ class Home:
         self.sockets = root / "phi3v"
 
     def run(
-        self, *arguments: str, stdin: bytes = b"", code: str = CODE, **env: str
+        self, *arguments: str, stdin: bytes = b"", code: str = MAIN, **env: str
     ) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-P", "-c", code, *arguments]
         return subprocess.run(
-            command, input=stdin, capture_output=True, env=os.environ | self.env | env, timeout=40, cwd=self.root
+            command,
+            input=stdin,
+            capture_output=True,
+            env=os.environ | self.env | env,
+            timeout=PATIENCE_S,
+            cwd=self.root,
         )
 
     def popen(self, *arguments: str) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
-        command = [sys.executable, "-P", "-c", CODE, *arguments]
+        command = [sys.executable, "-P", "-c", MAIN, *arguments]
         env = os.environ | self.env
         return started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=self.root)
 
@@ -78,7 +82,7 @@ class Home:
             shutil.rmtree(self.sockets, ignore_errors=True)
 
 
-def until(true: Callable[[], Any], seconds: float = 20.0) -> None:
+def until(true: Callable[[], Any], seconds: float = PATIENCE_S) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited in vain"

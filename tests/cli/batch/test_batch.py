@@ -18,7 +18,7 @@ import click
 import numpy as np
 import pytest
 from PIL import Image
-from processes import MAIN, PHI3V, started
+from processes import MAIN, PATIENCE_S, PHI3V, started
 
 import phi3v
 from phi3v.cli.batch.inputs import Item, read_items, read_questions
@@ -55,7 +55,7 @@ def phi3v_batch(model: str) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*PHI3V, "batch", *map(str, arguments), *SHORT, "--model", model],
-            capture_output=True, text=True, timeout=120, **options,
+            capture_output=True, text=True, timeout=PATIENCE_S, **options,
         )  # fmt: skip
 
     return run
@@ -192,7 +192,7 @@ def killed_and_finished(photos: Path, out: Path, model: str, kills: int, seed: i
         assert out.read_bytes().count(b"\n") < count
         done = out.read_bytes().count(b"\n")
     with start(photos, *QUESTION, "--out", out, model=model) as process:
-        assert process.wait(timeout=600) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
 
 
 @pytest.mark.slow
@@ -238,7 +238,7 @@ def test_a_second_process_on_the_same_file_is_refused(
             second = phi3v_batch(photos, *QUESTION, "--out", out)
         finally:
             first.send_signal(signal.SIGCONT)
-        assert first.wait(timeout=60) == 0
+        assert first.wait(timeout=PATIENCE_S) == 0
     assert second.returncode == 1
     assert "another process is writing" in second.stderr
     assert len(answers(out)) == 10
@@ -251,7 +251,7 @@ def test_ctrl_c_is_status_130_and_the_rerun_goes_on(phi3v_batch: Run, photos: Pa
     with start(photos, *QUESTION, "--out", out, model=model, start_new_session=True) as process:
         wait_for_lines(journal, 1, process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the job
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=PATIENCE_S) == 130
     first = len(answers(journal))
     with out.open(newline="") as file:
         assert len(list(csv.DictReader(file))) == first < 10
@@ -271,7 +271,7 @@ def test_a_dead_engine_is_a_message_and_the_rerun_goes_on(
             os.kill(pid, signal.SIGKILL)
         assert process.stderr is not None
         said = process.stderr.read()
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=PATIENCE_S) == 1
     assert "the engine's process ended" in said
     assert "Traceback" not in said
     assert phi3v_batch(photos, *QUESTION, "--out", out).returncode == 0

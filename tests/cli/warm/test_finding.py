@@ -8,7 +8,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from warm_home import CODE, SHORT, Home, connected, needs_unix_sockets, until
+from processes import MAIN
+from warm_home import SHORT, Home, connected, needs_unix_sockets, until
 
 from phi3v.cli.warm.frames import pack
 
@@ -75,7 +76,7 @@ def test_a_folder_that_others_can_enter_is_not_used(own: Home) -> None:
 
 
 def test_a_client_of_another_version_says_so_and_loads_the_model(shared: Home) -> None:
-    done = shared.run("ask", "hi", *SHORT, "--json", code=f"import phi3v; phi3v.__version__ = '9.9'; {CODE}")
+    done = shared.run("ask", "hi", *SHORT, "--json", code=f"import phi3v; phi3v.__version__ = '9.9'; {MAIN}")
     assert json.loads(done.stdout)["warm"] is False
     (line,) = (line for line in done.stderr.decode().splitlines() if "warm engine" in line)
     assert "phi3v 9.9" in line
@@ -115,7 +116,7 @@ def test_a_model_that_was_replaced_is_noticed(model: Path, tmp_path: Path) -> No
 
 
 def test_without_unix_sockets_everything_falls_back(own: Home) -> None:
-    code = f"import socket; del socket.AF_UNIX; {CODE}"
+    code = f"import socket; del socket.AF_UNIX; {MAIN}"
     assert own.run("ask", "hi", *SHORT, code=code).returncode == 0
     left = own.run("ask", "hi", *SHORT, "--keep-alive", "5m", code=code)
     assert left.returncode == 0

@@ -9,19 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from warm_home import (
-    CODE,
-    ENDLESS,
-    RANDOM,
-    SHORT,
-    Home,
-    exists,
-    greet,
-    holds_memory,
-    needs_unix_sockets,
-    patched,
-    until,
-)
+from processes import MAIN, PATIENCE_S
+from warm_home import ENDLESS, RANDOM, SHORT, Home, exists, greet, holds_memory, needs_unix_sockets, patched, until
 
 from phi3v.cli.warm.start import stop
 
@@ -41,7 +30,7 @@ def test_ctrl_c_ends_the_answer_and_not_the_engine(own: Home) -> None:
             assert asking.stdout.read(20)
             asking.send_signal(signal.SIGINT)
             asking.stdout.read()
-            assert asking.wait(timeout=20) == 130
+            assert asking.wait(timeout=PATIENCE_S) == 130
             assert asking.stderr is not None
             assert asking.stderr.read().decode().endswith("\ninterrupted\n")
         until(lambda: own.status()[0]["asking"] == 0)
@@ -67,7 +56,7 @@ def test_two_at_once_are_answered_in_turn_and_the_second_is_told(shared: Home) -
             until(lambda: shared.status()[0]["asking"] == len(questions), seconds=60)
         finally:
             os.kill(shared.worker(), signal.SIGCONT)
-        done = [process.communicate(timeout=120) for process in asking]
+        done = [process.communicate(timeout=PATIENCE_S) for process in asking]
     for question, (said, _) in zip(questions, done, strict=True):
         assert said == shared.run("ask", *question, "--no-warm").stdout
     assert sum(b"waiting" in complained for _, complained in done) == len(questions) - 1
@@ -78,7 +67,7 @@ def test_a_reader_that_leaves_early_or_is_slow_frees_the_engine(own: Home) -> No
         assert slow.stdout is not None
         slow.stdout.read(1)
         assert json.loads(own.run("ask", "hi", *SHORT, "--json").stdout)["warm"] is True
-        said, _ = slow.communicate(timeout=60)
+        said, _ = slow.communicate(timeout=PATIENCE_S)
         assert slow.returncode == 0
         assert len(said) > 100
 
@@ -94,11 +83,11 @@ def test_stop_returns_when_the_processes_have_ended_even_in_the_middle_of_an_ans
             assert (holds_memory(server), holds_memory(worker)) == (False, False)
             until(lambda: not exists(server))
             asking.stdout.read()
-            assert asking.wait(timeout=20) == 1
+            assert asking.wait(timeout=PATIENCE_S) == 1
 
 
 def test_a_job_that_ignores_interrupts_goes_on(shared: Home) -> None:
-    command = f"'{sys.executable}' -c '{CODE}' ask hi --max-new-tokens 3000"
+    command = f"'{sys.executable}' -c '{MAIN}' ask hi --max-new-tokens 3000"
     line = f"trap '' INT; {command} & sleep 0.5; kill -INT $!; wait $!"
-    done = subprocess.run(["sh", "-c", line], capture_output=True, env=os.environ | shared.env, timeout=120)
+    done = subprocess.run(["sh", "-c", line], capture_output=True, env=os.environ | shared.env, timeout=PATIENCE_S)
     assert (done.returncode, b"interrupted" in done.stderr) == (0, False)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import started
+from processes import PATIENCE_S, started
 from warm_home import SHORT, Home, exists, needs_unix_sockets, patched, until
 
 from phi3v.cli.warm.frames import pack, receive
@@ -24,7 +24,7 @@ def test_a_signal_ends_the_engine_cleanly(own: Home, number: signal.Signals) -> 
         assert b"is warm on cpu" in warm.stderr.readline()
         worker = own.worker()
         warm.send_signal(number)
-        assert warm.wait(timeout=20) == 0
+        assert warm.wait(timeout=PATIENCE_S) == 0
         assert warm.stderr.read() == b""
     assert not exists(worker)
     assert not list(own.sockets.glob("engine-*"))
@@ -43,7 +43,7 @@ def test_an_engine_that_does_not_end_is_an_error_that_says_what_to_do(
         stopping.start()
         with pytest.raises(WarmEngineError, match="run: kill -9 4711"):
             stop()
-        stopping.join(timeout=30)
+        stopping.join(timeout=PATIENCE_S)
 
 
 def stop_in_vain(listener: socket.socket) -> None:
@@ -78,15 +78,15 @@ def test_a_signal_while_it_loads_ends_it_too(own: Home) -> None:
         until((own.sockets / "lock").exists)
         time.sleep(0.5)
         warm.send_signal(signal.SIGTERM)
-        assert warm.wait(timeout=20) in (0, -signal.SIGTERM)
+        assert warm.wait(timeout=PATIENCE_S) in (0, -signal.SIGTERM)
     assert not list(own.sockets.glob("engine-*"))
 
 
 def test_two_that_start_at_once_leave_one_engine(own: Home) -> None:
     try:
         with own.popen("ask", "hi", *SHORT, "--keep-alive", "5m") as one, own.popen("warm", "--background") as two:
-            assert one.communicate(timeout=60)[0]
-            assert two.wait(timeout=60) == 0
+            assert one.communicate(timeout=PATIENCE_S)[0]
+            assert two.wait(timeout=PATIENCE_S) == 0
         assert len(own.status()) == 1
     finally:
         own.run("warm", "--stop")

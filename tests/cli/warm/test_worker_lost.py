@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_S
 from warm_home import ENDLESS, RANDOM, SHORT, Home, exists, needs_unix_sockets, until
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow, needs_unix_sockets]
@@ -37,7 +38,7 @@ def test_an_engine_that_dies_in_the_middle_of_an_answer_is_an_error(own: Home) -
             assert asking.stdout.read(20)
             os.kill(server, signal.SIGKILL)
             asking.stdout.read()
-            assert asking.wait(timeout=60) == 1
+            assert asking.wait(timeout=PATIENCE_S) == 1
             assert asking.stderr is not None
             assert "not all of it" in asking.stderr.read().decode().splitlines()[-1]
         until(lambda: not exists(worker))
@@ -54,7 +55,7 @@ def test_a_worker_that_dies_before_the_first_word_costs_time_alone(own: Home) ->
         with own.popen("ask", "hi", *SHORT) as asking:
             until(lambda: own.status()[0]["asking"] == 1)
             os.kill(worker, signal.SIGKILL)
-            said, complained = asking.communicate(timeout=60)
+            said, complained = asking.communicate(timeout=PATIENCE_S)
         assert (asking.returncode, said) == (0, plain)
         assert b"loading the model here" in complained
         until(lambda: own.status()[0]["asking"] == 0)
@@ -68,7 +69,7 @@ def test_json_begins_anew_because_nothing_was_printed(own: Home) -> None:
         with own.popen("ask", "hi", "--max-new-tokens", "3000", *RANDOM, "--json") as asking:
             until(lambda: own.status()[0]["asking"] == 1)
             os.kill(server, signal.SIGKILL)
-            said, complained = asking.communicate(timeout=100)
+            said, complained = asking.communicate(timeout=PATIENCE_S)
         assert asking.returncode == 0, complained
         assert json.loads(said)["usage"]["completion_tokens"] in range(1, 3001)
         assert json.loads(said)["warm"] is False

@@ -15,7 +15,7 @@ import pytest
 from hub_server import Fault, Hub, published
 from old_layout import write_old_layout
 from places import ROOT
-from processes import MAIN, started
+from processes import MAIN, PATIENCE_S, started
 
 from phi3v.errors import ModelFolderError
 from phi3v.export.build import export_model
@@ -84,7 +84,7 @@ def run(hub: Hub, tmp_path: Path) -> Run:
     def start(*arguments: str, code: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", f"{code}\n{COMMAND}", *arguments]
         env = _environment(hub, tmp_path) | environment
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
 
     return start
 
@@ -274,7 +274,7 @@ def test_two_pulls_at_once_fetch_every_byte_once(hub: Hub, tmp_path: Path) -> No
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with started(command, env=env, **pipes) as one, started(command, env=env, **pipes) as two:
         both = (one, two)
-        outputs = [process.communicate(timeout=100) for process in both]
+        outputs = [process.communicate(timeout=PATIENCE_S) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     sizes = {path: len(body) for path, body in hub.repos[CPU.repo].items() if path.startswith(CPU.subfolder)}
     assert hub.sent == sizes
@@ -290,7 +290,7 @@ def test_ctrl_c_leaves_pieces_that_the_next_pull_goes_on_from(run: Run, hub: Hub
         while hub.sent.get(f"{CPU.subfolder}/{TEXT_DATA}", 0) < 1 << 17 and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "interrupted" in stderr
     assert "Traceback" not in stderr
