@@ -176,8 +176,17 @@ def _rotate(items: Sequence[T], number: int) -> list[T]:
 
 def _fit_together(models: dict[str, dict[str, Any]], device: str) -> bool:
     free = available_memory() if device == "cpu" else sum(gpu.memory_bytes for gpu in gpus()[:1])
-    needed = sum(model["bytes"] * _BYTES_IN_MEMORY[model["subject"]] for model in models.values())
+    needed = sum(model["bytes"] * _read_growth(model["subject"]) for model in models.values())
     return free is None or needed < 0.7 * free
+
+
+def _read_growth(subject: str) -> float:
+    if subject not in _BYTES_IN_MEMORY:
+        raise OptionError(
+            f"nobody has said how much memory {subject} takes; add it to _BYTES_IN_MEMORY in bench/run.py, or give "
+            "--resident or --fresh"
+        )
+    return _BYTES_IN_MEMORY[subject]
 
 
 class _Worker:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     type=duration,
     metavar="TIME",
     help="Leave the model loaded for this long (90s, 10m, 2h, forever), so that the next question is answered at once. "
-    "0 leaves none behind and ends a warm engine after this answer.",
+    "0: stop any warm engine after this answer.",
 )
 @click.option("--no-warm", is_flag=True, help="Load the model here, even if `phi3v warm` holds it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer, each on a line, not text.")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .answer_format import AnswerFormat
     from .images.load import ImageSource
+    from .machine.device import DeviceChoice
     from .options import GenerationOptions
     from .session import Session
     from .types import GenerationRequest, GenerationResult, NumCrops
@@ -163,7 +164,7 @@ class Engine(Closing):
 
 def load(
     model: str | os.PathLike[str] | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: DeviceChoice = "auto",
     *,
     processor: Literal["phi3v", "genai"] = "phi3v",
 ) -> Engine:

@@ -62,11 +62,10 @@ def batch(
     pattern in quotes, a URL, or a .jsonl or .csv table with the columns image or images, question and id. Paths in a
     table are relative to the table. A row without a question is asked --question.
 
-    Every answer is written as soon as it is there. After any interruption the same command goes on, and answers only
+    Every answer is written as soon as it is there. After any interruption the same command continues, and answers only
     what is missing (an image is known by its path). Failures are lines too, and count as answered unless --retry-failed
-    is given. Lines come in the order of finishing; a .csv or .parquet file is written at the end, in the order of the
-    inputs, from the journal beside it.
-    Exits with 1 if a line is a failure.
+    is given. A .jsonl file has its lines in the order in which they were answered. A .csv or .parquet file is written
+    at the end, in input order, built from FILE.journal.jsonl beside it. Exits with 1 if a line is a failure.
 
     \b
     phi3v batch photos/ --question "What is this?" --out answers.jsonl

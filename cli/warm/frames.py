@@ -20,6 +20,10 @@ Message = dict[str, Any]
 PROTOCOL = 1
 """Increased whenever a message changes its meaning. The frame itself and the first message never change."""
 
+MESSAGE_FIELDS = "609a2cf9969fa525"
+"""A hash of the fields that messages carry. tests/test_consistency.py fails when they change, so that nobody forgets to
+increase PROTOCOL."""
+
 MAX_JSON = 8 << 20
 """More than a command line can hold, and than an answer as long as the context takes."""
 

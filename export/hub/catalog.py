@@ -79,7 +79,8 @@ BUILDS = (
 def find_build(name: str, gpu_memory: int) -> PublishedBuild:
     """The build that `name` or `name:variant` means on a machine whose usable GPU has `gpu_memory` bytes (0: none).
 
-    Raises OptionError, which lists the published ones.
+    A bare name means a build for the GPU if one fits it, else one for the CPU; of several, the int4 one. Raises
+    OptionError, which lists the published ones.
     """
     model, variant = split_name(name)
     builds = [build for build in BUILDS if build.name == model]
@@ -89,11 +90,12 @@ def find_build(name: str, gpu_memory: int) -> PublishedBuild:
             f"no published model is called {name!r}; known: {known} (`phi3v models` lists their variants)"
         )
     if variant is None:
-        variant = "cpu-int4"
-        if any(build.variant == "cuda-int4" and build.memory_bytes <= gpu_memory for build in builds):
-            variant = "cuda-int4"
-    for build in builds:
-        if build.variant == variant:
-            return build
+        meant = [build for build in builds if build.device == "cpu" or build.memory_bytes <= gpu_memory]
+        meant.sort(key=lambda build: (build.device == "cpu", build.precision != "int4"))
+    else:
+        meant = [build for build in builds if build.variant == variant]
+    if meant:
+        return meant[0]
+    lacks = "build that runs here" if variant is None else f"variant {variant!r}"
     allowed = ", ".join(build.full_name for build in builds)
-    raise OptionError(f"{model} has no published variant {variant!r}; allowed: {allowed}")
+    raise OptionError(f"{model} has no published {lacks}; allowed: {allowed}")

@@ -28,7 +28,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 MAX_PIXELS = 100_000_000
 
-_ALLOWED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
+_ALLOWED = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}".replace("WEBP", "WebP")
 
 # The header of a JPEG scan: its length follows from its 1 to 4 components, so chance bytes do not look like one.
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")

@@ -10,12 +10,15 @@ import ctypes
 import io
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Literal
+from typing import Literal, get_args
 
 from ..errors import DeviceError, MissingDependencyError, OptionError
 
 Device = Literal["cpu", "cuda"]
-DEVICES = ("auto", "cpu", "cuda")
+DeviceChoice = Literal["auto", Device]
+"""What a caller may ask for; `choose_device` decides what "auto" means."""
+
+DEVICES: tuple[str, ...] = get_args(DeviceChoice)
 
 CUDA_LIBRARIES = {
     "libcudart.so.13": "nvidia-cuda-runtime",

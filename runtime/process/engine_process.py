@@ -17,13 +17,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import Any
 
 from ..batch import Outcome
 from ..closing import Closing
 from ..errors import InferenceError, Phi3VError
 from ..machine.child_process import die_with
-from ..machine.device import Device
+from ..machine.device import Device, DeviceChoice
 from ..models.folder import ModelDir
 from ..prepare import HdPreprocessor, PreparedRequest, attempt
 from ..types import GenerationRequest
@@ -38,7 +38,7 @@ class EngineProcess(Closing):
     def __init__(
         self,
         model: ModelDir,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
+        device: DeviceChoice = "auto",
         *,
         batch_size: int | None = None,
         max_memory: int | None = None,
@@ -157,7 +157,7 @@ def _without_images(prepared: PreparedRequest | Phi3VError) -> PreparedRequest |
 
 def _work(
     model: str,
-    device: Literal["auto", "cpu", "cuda"],
+    device: DeviceChoice,
     batch_size: int | None,
     max_memory: int | None,
     requests: Connection[Any, Any],

@@ -1,8 +1,11 @@
 """Which published build a name means, and what is said when it means none."""
 
+import dataclasses
+
 import pytest
 
 from phi3v.errors import OptionError
+from phi3v.export.hub import catalog
 from phi3v.export.hub.catalog import BUILDS, GB, find_build
 
 
@@ -28,3 +31,33 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 def test_a_variant_nobody_publishes_lists_the_published_ones() -> None:
     with pytest.raises(OptionError, match=r"allowed: phi-3\.5-vision:cuda-int4, phi-3\.5-vision:cpu-int4"):
         find_build("phi-3.5-vision:cuda-fp16", 0)
+
+
+@pytest.mark.parametrize(
+    ("published", "gpu_gb", "variant"),
+    [
+        (("cuda-fp16", "cpu-fp16", "cpu-int4"), 0, "cpu-int4"),
+        (("cuda-fp16", "cpu-fp16", "cpu-int4"), 24, "cuda-fp16"),
+        (("cuda-fp16", "cuda-int4", "cpu-fp16"), 24, "cuda-int4"),
+        (("cuda-fp16", "cpu-fp32", "cpu-fp16"), 0, "cpu-fp32"),
+    ],
+)
+def test_a_bare_name_means_the_devices_int4_build_else_the_first_that_fits(
+    monkeypatch: pytest.MonkeyPatch, published: tuple[str, ...], gpu_gb: int, variant: str
+) -> None:
+    publish(monkeypatch, *published)
+    assert find_build("other", gpu_gb * GB).variant == variant
+
+
+def test_a_bare_name_without_a_build_for_this_machine_lists_the_published_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish(monkeypatch, "cuda-fp16")
+    with pytest.raises(OptionError, match=r"other has no published build that runs here; allowed: other:cuda-fp16"):
+        find_build("other", 0)
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, *variants: str) -> None:
+    """Let the catalogue hold one model, in these variants."""
+    builds = [dataclasses.replace(BUILDS[0], name="other", variant=variant) for variant in variants]
+    monkeypatch.setattr(catalog, "BUILDS", builds)

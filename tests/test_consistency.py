@@ -1,0 +1,121 @@
+"""What several places say, each in its own words, is the same: a forgotten one of them fails here by name."""
+
+import hashlib
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import pytest
+from PIL import Image
+
+from phi3v import GenerationRequest, GenerationResult, SamplingParams, Timings, Usage
+from phi3v.answer_format import Choices, JsonSchema, Regex
+from phi3v.bench import run as bench_run
+from phi3v.bench.subjects import SUBJECTS
+from phi3v.cli.ask import ask
+from phi3v.cli.batch.command import batch
+from phi3v.cli.batch.inputs import IMAGES
+from phi3v.cli.bench.run import run as bench_run_command
+from phi3v.cli.chat import chat
+from phi3v.cli.options import build_device_option, device_option, generation_options, num_crops_option
+from phi3v.cli.warm.frames import MESSAGE_FIELDS
+from phi3v.cli.warm.wire import request_message
+from phi3v.engine import Engine
+from phi3v.errors import ImageError, OptionError
+from phi3v.export.hub.catalog import BUILDS
+from phi3v.export.precision import DEVICES as BUILD_DEVICES
+from phi3v.export.precision import PRECISIONS
+from phi3v.images.load import FORMATS, load_image
+from phi3v.machine.device import DEVICES, Device, DeviceChoice
+from phi3v.models import local, manifest
+from phi3v.models.folder import ModelDir
+from phi3v.options import GenerationOptions, make_request
+
+OPTIONS = set(GenerationOptions.__annotations__)
+
+
+def test_the_suffixes_that_batch_searches_for_cover_every_format_that_is_decoded() -> None:
+    decoders = Image.registered_extensions()
+    assert {decoders[suffix] for suffix in IMAGES} == set(FORMATS)
+
+
+def test_the_error_for_a_file_that_is_no_image_names_every_format() -> None:
+    with pytest.raises(ImageError) as raised:
+        load_image(b"no image")
+    assert [form for form in FORMATS if form not in str(raised.value).upper()] == []
+
+
+def command_with(*options: Any) -> click.Command:
+    """A command that has what these decorators add to one."""
+
+    def nothing() -> None: ...
+
+    command = click.command()(nothing)
+    for option in options:
+        option(command)
+    return command
+
+
+def test_the_command_line_has_every_option_of_an_answer_with_its_default() -> None:
+    values = command_with(generation_options, num_crops_option).make_context("ask", []).params
+    assert set(values) == OPTIONS - {"answer_format"}
+    assert make_request("hi", **values) == GenerationRequest("hi")
+
+
+@pytest.mark.parametrize("command", [ask, batch, chat], ids=lambda command: command.name)
+def test_every_command_that_answers_takes_every_option(command: click.Command) -> None:
+    assert OPTIONS - {"answer_format"} - {parameter.name for parameter in command.params} == set()
+
+
+def test_generate_names_every_option() -> None:
+    named = set(re.findall(r"`(\w+)`", Engine.generate.__doc__ or ""))
+    assert OPTIONS - named == set()
+
+
+def device_choices(command: click.Command) -> tuple[Any, ...]:
+    parameter = next(parameter for parameter in command.params if parameter.name == "device")
+    assert isinstance(parameter.type, click.Choice)
+    return tuple(parameter.type.choices)
+
+
+def test_every_list_of_devices_is_the_same() -> None:
+    devices = get_args(Device)
+    assert get_args(DeviceChoice) == ("auto", *devices) == DEVICES
+    assert device_choices(command_with(device_option)) == DEVICES
+    assert devices == manifest._DEVICES == BUILD_DEVICES
+    assert device_choices(command_with(build_device_option)) == device_choices(bench_run_command) == devices
+
+
+@pytest.mark.parametrize("build", BUILDS, ids=lambda build: build.full_name)
+def test_every_published_variant_has_its_rank_among_pulled_models(build: Any) -> None:
+    assert build.variant in local._PREFERENCE
+    assert build.device in get_args(Device)
+    assert build.precision in PRECISIONS
+
+
+def test_every_bench_subject_has_its_share_of_memory() -> None:
+    assert set(bench_run._BYTES_IN_MEMORY) == set(SUBJECTS)
+
+
+def test_a_subject_without_a_share_of_memory_is_an_error_that_says_where_to_add_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(bench_run._BYTES_IN_MEMORY, "ours")
+    with pytest.raises(OptionError, match=r"add it to _BYTES_IN_MEMORY in bench/run\.py"):
+        bench_run._fit_together({"a": {"subject": "ours", "bytes": 1}}, "cpu")
+
+
+def test_the_warm_protocol_is_raised_when_the_fields_of_its_messages_change(tmp_path: Path) -> None:
+    kinds = (GenerationRequest, SamplingParams, JsonSchema, Regex, Choices, GenerationResult, Usage, Timings, ModelDir)
+    carried = [f"{kind.__name__}.{field.name}: {field.type}" for kind in kinds for field in fields(kind)]
+    Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
+    message, _ = request_message(GenerationRequest("hi", [tmp_path / "a.png"]))
+    carried += [f"request: {sorted(message)}", f"image: {sorted(message['images'][0])}"]
+    found = hashlib.sha256("\n".join(sorted(carried)).encode()).hexdigest()[:16]
+    assert found == MESSAGE_FIELDS, (
+        "a field that warm engines and their clients send each other was added, removed, renamed or given another "
+        "type: increase PROTOCOL in cli/warm/frames.py, so that an engine of before is not asked, and set "
+        f"MESSAGE_FIELDS there to {found!r} (that alone, if only a type is spelled differently)"
+    )
