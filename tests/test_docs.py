@@ -8,17 +8,23 @@ from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import click
 import pytest
-from pages import DOCS, PAGES, code_blocks, heading_anchors, linked_targets, named_paths
+from pages import DOCS, PAGES, code_blocks, heading_anchors, linked_targets, named_paths, section, table_rows
 from places import ROOT
 from processes import PATIENCE_S
 
 from phi3v.cli.main import main as phi3v
+from phi3v.export.hub.catalog import BUILDS
 from phi3v.export.nano.examples import EXAMPLES
+from phi3v.images.load import FORMATS
+from phi3v.options import GenerationOptions
+from phi3v.types import FinishReason
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+USAGE, MODELS = ((DOCS / name).read_text(encoding="utf-8") for name in ("usage.md", "models.md"))
 WRITTEN_BY_HAND = [page for page in PAGES if page.name != "cli.md"]
 NANO = [ROOT / "export" / "nano" / "README.md", ROOT / "runtime" / "builtin" / "nano" / "README.md"]
 
@@ -134,7 +140,29 @@ def test_the_readmes_example_prints_the_answer_it_shows() -> None:
 
 
 def test_the_usage_pages_examples_run() -> None:
-    assert EXAMPLES[1].answer in run_blocks((DOCS / "usage.md").read_text(encoding="utf-8"))
+    assert EXAMPLES[1].answer in run_blocks(USAGE)
+
+
+def test_the_usage_page_names_every_option_of_an_answer_with_a_row_of_its_own() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", section(USAGE, "Python"), re.MULTILINE)
+    assert set(rows) == set(GenerationOptions.__annotations__)
+
+
+def test_the_usage_page_names_every_finish_reason_and_image_format() -> None:
+    python = section(USAGE, "Python")
+    assert [reason for reason in get_args(FinishReason) if f'`"{reason}"`' not in python] == []
+    assert [form for form in FORMATS if form not in python.upper()] == []
+
+
+def test_the_usage_page_lists_every_command() -> None:
+    listed = re.findall(r"`(?:phi3v )?([a-z]+)", "".join(row[0] for row in table_rows(section(USAGE, "Commands"))))
+    assert set(listed) == set(phi3v.commands)
+
+
+def test_the_page_of_models_lists_every_published_build() -> None:
+    rows = {row[0]: row[1] for row in table_rows(section(MODELS, "Pull a published model"))}
+    assert rows.keys() == {f"`{build.name}`" for build in BUILDS}
+    assert [build.full_name for build in BUILDS if f"`{build.variant}`" not in rows[f"`{build.name}`"]] == []
 
 
 def test_the_command_line_page_has_a_section_for_every_command(script: ModuleType) -> None:
