@@ -15,6 +15,8 @@ from phi3v.errors import OptionError
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
+pytestmark = pytest.mark.torch
+
 CASE = Case(336, 336, 1, 4)
 
 

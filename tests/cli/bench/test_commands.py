@@ -18,6 +18,8 @@ from phi3v.export.build import export_model
 from phi3v.export.nano.card import BARS
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 
+pytestmark = pytest.mark.torch
+
 COMMANDS = ["batch", "compare", "cuda-table", "gate", "openvino-folder", "parity", "run", "session", "study", "synth"]
 OLD_NAMES = {
     "session_speed": ["session"],
