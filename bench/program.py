@@ -1,4 +1,4 @@
-"""The tools that were first run as `python -m phi3v.bench.NAME` still can be."""
+"""Lets the modules that hold a tool of `phi3v bench` run as programs too, as `python -m phi3v.bench.NAME`."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class LoadedEngine(Closing):
 
 @dataclass(frozen=True, slots=True)
 class _AskedEngine(Closing):
-    """A warm engine that was sent the request. `stream` is its answer, or why an image could not be fetched to send."""
+    """A warm engine that was sent the request. `stream` is its answer, or why an image could not be fetched."""
 
     engine: WarmEngine
     answerer: Answerer
@@ -84,7 +84,7 @@ def open_answer(
 
     With `use_warm` a warm engine is looked for first. `keep_alive_s` is its idle time from now on; if there is no warm
     engine, one is started. 0 starts none, and ends one that is there after this answer; None changes nothing. `streams`
-    says that the text is printed as it comes: the answer cannot begin anew once some was printed.
+    says that the text is printed as it comes: the answer cannot restart once part of it was printed.
     """
     load_here = partial(load_engine, model, device, request.images)
     asked = _ask_warm_engine(request, model, device, keep_alive_s) if use_warm else None
@@ -94,7 +94,7 @@ def open_answer(
 class OpenAnswer(PendingAnswer, Closing):
     """The tokens of one answer, like TokenStream, from a warm engine or from the model loaded here.
 
-    If the warm engine is lost before any text was printed, the model is loaded here and the answer begins anew. Later
+    If the warm engine is lost before any text was printed, the model is loaded here and the answer starts again. Later
     that raises WarmEngineError.
     """
 
@@ -116,6 +116,8 @@ class OpenAnswer(PendingAnswer, Closing):
         return self._source.answerer
 
     def __iter__(self) -> Iterator[Token]:
+        if self._result is not None:
+            return
         if isinstance(self._source, _AskedEngine):
             yield from self._receive(self._source.stream)
         if isinstance(self._source, LoadedEngine):
@@ -151,7 +153,7 @@ class OpenAnswer(PendingAnswer, Closing):
 def _ask_warm_engine(
     request: GenerationRequest, model: str | None, device: str, keep_alive_s: float | None
 ) -> _AskedEngine | None:
-    """Send the request to a warm engine, once it has begun with it; None when the model must be loaded here."""
+    """Send the request to a warm engine and wait until it starts on it; None when the model must be loaded here."""
     if not keep_alive_s and not any_socket():
         return None
     unfetched: ImageFetchError | None = None

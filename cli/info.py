@@ -41,7 +41,7 @@ def _describe_model(folder: Path) -> None:
     for part, size in model.graphs.items():
         click.echo(f"{part:10} {size / 1e6:10.1f} MB")
     click.echo(f"context    {model.context_length} tokens" + (f", LongRoPE switch at {switch}" if switch else ""))
-    click.echo(f"KV cache   {model.kv_bytes_per_token} bytes a token")
+    click.echo(f"KV cache   {model.kv_bytes_per_token} bytes per token")
     click.echo(f"num_crops  {model.num_crops} by default")
 
 

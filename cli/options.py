@@ -75,7 +75,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 2
 
 def size(text: str) -> int:
     """Read a number of bytes as people write it: 6GB, 800MB, 1.5GiB. The type of an option."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?I?)B?", text.strip().upper())
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMG]?I?)B?", text.strip().upper())
     if found is None or found[2] not in _UNITS:
         raise click.BadParameter(f"{text!r} is not a size; write 6GB, 800MB or 1.5GiB")
     return int(float(found[1]) * _UNITS[found[2]])

@@ -28,7 +28,7 @@ _HELP = """\
 /help         print this help
 /quit         end the chat; so does Ctrl-D
 Ctrl-C ends an answer; while the model still reads images and prompt, a second one ends the program.
-To ask a question that begins with a slash, put a blank in front of it."""
+To ask a question that begins with a slash, start the line with a space."""
 
 
 class Repl:
@@ -149,7 +149,7 @@ class Repl:
             self._refuse(str(exc))
             return
         self._images.append(path)
-        _say(f"{path} goes with the next question")
+        _say(f"{path} will be shown with the next question")
 
     def _reset(self, _: str) -> None:
         self._session.reset()
@@ -162,7 +162,7 @@ class Repl:
             if path.suffix not in (".md", ".json"):
                 self._refuse("/save takes a file name that ends in .md or .json: /save talk.md")
             elif path.exists() and path.resolve() not in self._saved:
-                self._refuse(f"{path} is there already; give another name")
+                self._refuse(f"{path} already exists; give another name")
             else:
                 save(path, self._model, self._session.history)
                 self._saved.add(path.resolve())

@@ -28,6 +28,6 @@ def verify(model: str) -> None:
     for name, problem in problems.items():
         click.echo(f"{folder / name} {problem}")
     if problems:
-        again = f"`{manifest.pull_command}` fetches just these" if manifest.is_pulled else "export the model again"
+        again = f"`{manifest.pull_command}` fetches just these" if manifest.origin else "export the model again"
         raise click.ClickException(f"{len(problems)} of {len(manifest.files)} files are bad; {again}")
     click.echo(f"{folder}: all {len(manifest.files)} files are as recorded")

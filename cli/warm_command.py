@@ -64,7 +64,7 @@ def _start(model: str | None, device: str, keep_alive_s: float, background: bool
     if background:
         leave_behind(model, device, keep_alive_s)
     elif not offer(model, device, keep_alive_s, lambda status: say(_describe(status))):
-        say("such an engine is warm already; see `phi3v warm --status`")
+        say("an engine for this model is already warm; see `phi3v warm --status`")
 
 
 def _stop() -> None:

@@ -18,6 +18,7 @@ from .errors import Phi3VError
 if TYPE_CHECKING:
     from .answer_format import Choices, JsonSchema, Regex
     from .engine import Engine, load
+    from .options import GenerationOptions
     from .session import Session
     from .stream import TokenStream
     from .types import GenerationRequest, GenerationResult, SamplingParams, Timings, Token, Usage
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Choices",
     "Engine",
+    "GenerationOptions",
     "GenerationRequest",
     "GenerationResult",
     "JsonSchema",
@@ -44,6 +46,7 @@ __all__ = [
 _MODULES = {
     ".answer_format": ("Choices", "JsonSchema", "Regex"),
     ".engine": ("Engine", "load"),
+    ".options": ("GenerationOptions",),
     ".session": ("Session",),
     ".stream": ("TokenStream",),
     ".types": ("GenerationRequest", "GenerationResult", "SamplingParams", "Timings", "Token", "Usage"),

@@ -33,13 +33,15 @@ class JsonSchema:
     schema: Any
 
     def __post_init__(self) -> None:
-        schema = _parsed_schema(self.schema) if isinstance(self.schema, str) else self.schema
+        schema = _parse_schema(self.schema) if isinstance(self.schema, str) else self.schema
         if not isinstance(schema, Mapping | bool):
-            raise OptionError(f"a JSON schema is {_shown(schema)}; allowed: a JSON object such as {_EXAMPLE}")
+            raise OptionError(f"a JSON schema is {_shorten(schema)}; allowed: a JSON object such as {_EXAMPLE}")
         try:
             text = json.dumps(schema, allow_nan=False, default=_as_dict)
         except (TypeError, ValueError, RecursionError) as exc:
-            raise OptionError(f"the JSON schema holds what JSON cannot ({exc}); {_EXAMPLE} is one") from exc
+            raise OptionError(
+                f"the JSON schema holds a value that JSON cannot represent ({exc}); an example: {_EXAMPLE}"
+            ) from exc
         _check_length(text, "a JSON schema")
         object.__setattr__(self, "schema", text)
 
@@ -49,7 +51,7 @@ class JsonSchema:
             return json.loads(text, parse_float=_finite)
         except (ValueError, RecursionError) as exc:
             raise AnswerError(
-                f"the answer {_shown(text)} cannot be read ({exc}); bound its numbers in the schema", text
+                f"the answer {_shorten(text)} cannot be read ({exc}); bound its numbers in the schema", text
             ) from exc
 
 
@@ -70,7 +72,7 @@ class Regex:
         _check_length(self.pattern, "a regular expression")
         if (len(self.pattern) - len(self.pattern.rstrip("\\"))) % 2:
             raise OptionError(
-                f"the regular expression {_shown(self.pattern)} is wrong at character {len(self.pattern)}: "
+                f"the regular expression {_shorten(self.pattern)} is wrong at character {len(self.pattern)}: "
                 "a \\ stands alone at its end; write \\\\ for a \\"
             )
 
@@ -89,7 +91,9 @@ class Choices:
         given = self.choices
         good = not isinstance(given, str) and isinstance(given, Sequence) and len(given) > 0
         if not good or not all(isinstance(choice, str) and choice for choice in given):
-            raise OptionError(f"choices is {_shown(given)}; allowed: a list of non-empty strings such as ['yes', 'no']")
+            raise OptionError(
+                f"choices is {_shorten(given)}; allowed: a list of non-empty strings such as ['yes', 'no']"
+            )
         text = "".join(given)
         _check_unicode(text, "a choice")
         _check_length(text, "a list of choices")
@@ -116,7 +120,7 @@ def truncated(text: str, max_new_tokens: int) -> TruncatedAnswerError:
 _EXAMPLE = '{"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}'
 
 
-def _parsed_schema(text: str) -> Any:
+def _parse_schema(text: str) -> Any:
     _check_length(text, "a JSON schema")
     try:
         return json.loads(text)
@@ -149,6 +153,6 @@ def _check_unicode(text: str, what: str) -> None:
         raise OptionError(f"{what} holds the lone surrogate {lone[0]!r}; allowed: valid Unicode text")
 
 
-def _shown(value: object) -> str:
+def _shorten(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _LEAST_SHOWN else f"{text[:_LEAST_SHOWN]}..."

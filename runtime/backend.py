@@ -51,12 +51,12 @@ class Generation(Protocol):
 class Reuse(Protocol):
     """Generations one after the other, each reusing the KV cache of the prefix it shares with the last one.
 
-    One at a time: the cache is there again once a generation is closed. What a generation returns never depends on it.
+    One at a time: the cache can be reused once a generation is closed. What a generation returns never depends on it.
     """
 
     @property
     def kept_tokens(self) -> int:
-        """Tokens there is memory for already."""
+        """Number of tokens whose KV memory is already allocated."""
         ...
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
@@ -104,7 +104,7 @@ class Backend(Preprocessor, Protocol):
         ...
 
     def reuse(self) -> Reuse:
-        """What starts the generations of one session."""
+        """Starts the generations of one session, which reuse each other's KV cache."""
         ...
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class BatchBackend(Backend, Protocol):
         ...
 
     def batch_bytes(self, rows: Sequence[ModelInputs], max_new_tokens: int) -> int:
-        """Most bytes of memory a batch of these will take, beside the loaded model and `rows` themselves."""
+        """Upper bound in bytes for a batch of these rows, beside the loaded model and `rows` themselves."""
         ...
 
     def start_batch(self, rows: Sequence[BatchRow]) -> BatchGeneration:

@@ -13,7 +13,7 @@ from .closing import Closing
 from .errors import BuiltinModelWarning, OptionError, Phi3VError
 from .models.folder import BUILTIN, ModelDir
 from .models.local import resolve_model, wanted_model
-from .options import make_request
+from .options import ExtractOptions, GenerationOptions, make_request
 from .prepare import PreparedRequest, attempt, prepare
 from .stream import TokenStream
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from .answer_format import AnswerFormat
     from .images.load import ImageSource
     from .machine.device import DeviceChoice
-    from .options import GenerationOptions
     from .session import Session
     from .types import GenerationRequest, GenerationResult, NumCrops
 
@@ -58,7 +57,7 @@ class Engine(Closing):
 
         `images`: paths, bytes, PIL images, uint8 arrays [H, W(, 3|4)], http(s) or `data:` URLs, binary files.
         `options`: `max_new_tokens`, `num_crops`, `stop`, `temperature`, `top_k`, `top_p`, `repetition_penalty`, `seed`,
-        `answer_format`; `phi3v.options.GenerationOptions` describes each. Raises only subclasses of Phi3VError, and
+        `answer_format`; `phi3v.GenerationOptions` describes each. Raises only subclasses of Phi3VError, and
         TypeError for an option that does not exist.
         """
         return self.stream(prompt, images, **options).drain()
@@ -71,7 +70,7 @@ class Engine(Closing):
 
     @overload
     def extract(
-        self, kind: type[T], prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[GenerationOptions]
+        self, kind: type[T], prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[ExtractOptions]
     ) -> T: ...
 
     @overload
@@ -80,11 +79,11 @@ class Engine(Closing):
         kind: Mapping[str, Any] | AnswerFormat,
         prompt: str,
         images: Sequence[ImageSource] = (),
-        **options: Unpack[GenerationOptions],
+        **options: Unpack[ExtractOptions],
     ) -> Any: ...
 
     def extract(
-        self, kind: Any, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[GenerationOptions]
+        self, kind: Any, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[ExtractOptions]
     ) -> Any:
         """Answer with a value: an instance of a dataclass or a pydantic model, a list of them, an int, ...
 
@@ -102,11 +101,10 @@ class Engine(Closing):
         """
         from .structured.python_types import answer_type
 
-        if "answer_format" in options:
-            raise OptionError("answer_format was given to extract, whose first argument is the format; leave it out")
+        if refused := options.keys() - ExtractOptions.__annotations__.keys() & GenerationOptions.__annotations__.keys():
+            raise OptionError(f"extract takes no {min(refused)}: its first argument is the format; leave it out")
         answer = answer_type(kind)
-        formatted: GenerationOptions = {**options, "answer_format": answer.format}
-        return answer.read(self.generate(prompt, images, **formatted).text)
+        return answer.read(self.generate(prompt, images, answer_format=answer.format, **options).text)
 
     def stream_request(self, request: GenerationRequest) -> TokenStream:
         """Decode and preprocess the images, check that the request fits, and return its stream.

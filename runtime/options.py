@@ -16,7 +16,31 @@ if TYPE_CHECKING:
 _SAMPLING = frozenset(field.name for field in fields(SamplingParams))
 
 
-class GenerationOptions(TypedDict, total=False):
+class _Options(TypedDict, total=False):
+    """What every kind of answer takes."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    seed: int | None
+
+
+class ExtractOptions(_Options, total=False):
+    """What `Engine.extract` takes: its format is its first argument, and stop strings would cut it short."""
+
+    num_crops: NumCrops | None
+
+
+class SessionOptions(_Options, total=False):
+    """What a question in a session takes: its images were cut into crops when the session was opened."""
+
+    stop: Sequence[str]
+    answer_format: AnswerFormat | None
+
+
+class GenerationOptions(ExtractOptions, SessionOptions, total=False):
     """How one answer is generated. Every option may be left out; `GenerationRequest` and `SamplingParams` hold the
     defaults and the allowed ranges.
 
@@ -26,16 +50,6 @@ class GenerationOptions(TypedDict, total=False):
     (0: no limit), `top_p` and `seed` (None: a fresh one) have no effect. `repetition_penalty` above 1 repeats less.
     `answer_format`: a JsonSchema, Regex or Choices that the answer must match.
     """
-
-    max_new_tokens: int
-    num_crops: NumCrops | None
-    stop: Sequence[str]
-    temperature: float
-    top_k: int
-    top_p: float
-    repetition_penalty: float
-    seed: int | None
-    answer_format: AnswerFormat | None
 
 
 def make_request(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from . import hd
 from .backend import ModelInputs, Preprocessor
-from .errors import ContextLengthError, Phi3VError
+from .errors import ContextLengthError, OptionError, Phi3VError
 from .images.load import load_image
 from .machine.device import Device
 from .machine.memory import available_memory
@@ -89,8 +89,8 @@ def prepare(source: Preprocessor, request: GenerationRequest, *, waits: bool = F
     """Decode and preprocess the images and check that the request fits.
 
     A request that cannot be answered is refused as early as possible: by the answer's format, by the number of images,
-    then by their sizes, then by the text too. A request that `waits` is prepared while others run and hold memory that
-    it may have later: whoever runs it checks the memory (`check_memory`). Raises only subclasses of Phi3VError.
+    then by their sizes, then by the text too. A request that `waits` is prepared while other requests still hold
+    memory, so the memory is checked only when it runs (`check_memory`). Raises only subclasses of Phi3VError.
     """
     start_constraint(source, request)  # refuses a format that cannot be kept
     check = check_context if waits else check_fits
@@ -118,6 +118,8 @@ def start_constraint(source: Preprocessor, request: GenerationRequest) -> Gramma
 
 def attempt(source: Preprocessor, request: GenerationRequest) -> PreparedRequest | Phi3VError:
     """`prepare` a request that waits; return the error if it cannot be prepared."""
+    if not isinstance(request, GenerationRequest):
+        return OptionError(f"a request is a {type(request).__name__}; allowed: GenerationRequest")
     try:
         return prepare(source, request, waits=True)
     except Phi3VError as exc:

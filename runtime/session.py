@@ -16,7 +16,7 @@ from .backend import Backend, Generation
 from .closing import Closing
 from .conversation import ImageStack, Spoken, conversation_inputs
 from .errors import InferenceError, OptionError
-from .options import GenerationOptions, make_request
+from .options import SessionOptions, make_request
 from .prepare import LEAST_IMAGE_TOKENS, PreparedRequest, check_fits
 from .prompt import PromptLayout
 from .stream import TokenStream
@@ -53,42 +53,42 @@ class Session(Closing):
         self._opening = self._read(opening)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{self.context_used} of {self.context_length} tokens used"
+        state = "closed" if self._closed else "open"
         return f"<phi3v.Session on {self._backend.model.name}, {len(self._images)} images, {state}>"
 
-    def ask(self, prompt: str, **options: Unpack[GenerationOptions]) -> GenerationResult:
+    def ask(self, prompt: str, **options: Unpack[SessionOptions]) -> GenerationResult:
         """Answer a question about the session's images, whatever was said before."""
         return self.stream(prompt, **options).drain()
 
-    def stream(self, prompt: str, **options: Unpack[GenerationOptions]) -> TokenStream:
+    def stream(self, prompt: str, **options: Unpack[SessionOptions]) -> TokenStream:
         """Like `ask`, token by token."""
-        return self.stream_request(make_request(prompt, **options))
+        return self.stream_request(make_request(prompt, (), **options))
 
     def chat(
-        self, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[GenerationOptions]
+        self, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[SessionOptions]
     ) -> GenerationResult:
         """Continue the conversation, with more images if there are any.
 
         The first turn shows the session's images. With each turn the model reads the last answer once more. If there
-        are new images it reads everything again, since it takes images only in front. A cancelled answer counts as far
-        as it came.
+        are new images it reads everything again, because images are accepted only at the start of the
+        prompt. A cancelled answer stays in the conversation as far as it was generated.
         """
         return self.chat_stream(prompt, images, **options).drain()
 
     def chat_stream(
-        self, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[GenerationOptions]
+        self, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[SessionOptions]
     ) -> TokenStream:
         """Like `chat`, token by token."""
         return self.stream_request(make_request(prompt, images, **options), chat=True)
 
     def stream_request(self, request: GenerationRequest, *, chat: bool = False) -> TokenStream:
-        """`stream` or, with `chat`, `chat_stream` of a request; its images are further ones of a chat.
+        """`stream` or, with `chat`, `chat_stream` of a request; in a chat its images are added to the conversation.
 
         Raises OptionError if the request has `num_crops` other than the session's, or images outside a chat.
         """
         if self._closed:
             raise InferenceError("this session is closed; open another with engine.session()")
-        request = self._adopt(request, chat)
+        request = self._with_own_crops(request, chat)
         self._end_running()
         if not chat:
             return self._start(replace(request, images=self._images), self._opening, chat=False)
@@ -126,11 +126,12 @@ class Session(Closing):
         self._closed = True
         self._reuse.close()
 
-    def _adopt(self, request: GenerationRequest, chat: bool) -> GenerationRequest:
+    def _with_own_crops(self, request: GenerationRequest, chat: bool) -> GenerationRequest:
         """The request with the session's own number of crops."""
-        if request.num_crops not in (None, self._num_crops):
+        ours = self._num_crops or self._backend.num_crops
+        if request.num_crops not in (None, ours):
             raise OptionError(
-                f"num_crops is {request.num_crops!r}, and this session was opened with {self._num_crops!r}; "
+                f"num_crops is {request.num_crops!r}, and this session was opened with {ours!r}; "
                 "open another with engine.session(images, num_crops=...)"
             )
         if request.images and not chat:

@@ -122,7 +122,7 @@ class GenerationRequest:
             raise OptionError(f"prompt is {self.prompt!r}; allowed: a string")
         _refuse_single_image(self.images)
         _normalise(self, "images", tuple, lambda _: True, "a list of images")
-        _normalise(self, "max_new_tokens", operator.index, lambda n: n >= 1, "1 or more")
+        _normalise(self, "max_new_tokens", operator.index, lambda n: 1 <= n < 2**31, "1 to 2147483647")
         if self.num_crops is not None:
             _normalise(self, "num_crops", _crops, _in_range_or_auto, f"1 to {MAX_CROPS}, or 'auto'")
         strings = "a list of non-empty strings"

@@ -87,7 +87,7 @@ def batch(
         unanswered = find_unanswered(items, journal, retry_failed)
         announce_model(folder, named=model is not None)
         if len(unanswered) < len(items):
-            say(f"{len(items) - len(unanswered)} of {len(items)} are in {out} already")
+            say(f"{len(items) - len(unanswered)} of {len(items)} are already in {out}")
         try:
             if unanswered:
                 limits = Limits(batch_size, max_memory, workers)

@@ -70,7 +70,7 @@ def _find_images(given: str) -> Iterable[str]:
     else:
         return [given]
     if not found:
-        raise click.UsageError(f"{given}: no image there ({', '.join(IMAGES)})")
+        raise click.UsageError(f"{given}: contains no images ({', '.join(IMAGES)})")
     return found
 
 

@@ -95,7 +95,7 @@ class Journal:
                 self._note(self._parsed(number, data), len(data))
             torn = os.pread(self._file, len(_HEAD), self._end)
             if not self.done and not _HEAD.startswith(torn):
-                raise OptionError(f"{self.path} ends in what is no result of phi3v batch; give --out another file")
+                raise OptionError(f"{self.path} ends in what is not a result of phi3v batch; give --out another file")
             os.ftruncate(self._file, self._end)
         except BaseException:
             self.close()
@@ -114,7 +114,7 @@ class Journal:
             line: Line = json.loads(data)
             run, name, _, _, _ = (line[key] for key in ("run", "id", "question", "images", "error"))
         except (ValueError, KeyError, TypeError) as exc:
-            raise OptionError(f"{self.path}:{number} is no result of phi3v batch; give --out another file") from exc
+            raise OptionError(f"{self.path}:{number} is not a result of phi3v batch; give --out another file") from exc
         if run != self._run:
             raise OptionError(
                 f"{self.path} holds answers to other questions, of another model or with other options ({name!r} and "

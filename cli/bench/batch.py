@@ -9,14 +9,15 @@ import click
 
 from phi3v.types import MAX_BATCH_SIZE
 
-from .options import case_option, existing_path_type, record_option, rounds_option, say
+from .options import case_option, record_option, rounds_option, say
 
 if TYPE_CHECKING:
     from phi3v.bench.cases import Case
+    from phi3v.models.local import resolve_model
 
 
 @click.command(short_help="Measure a batch against single requests.")
-@click.argument("model", type=existing_path_type)
+@click.argument("model", metavar="NAME|FOLDER")
 @case_option("640x480:1:64")
 @click.option("--rows", type=click.IntRange(2, MAX_BATCH_SIZE), default=8, show_default=True)
 @rounds_option(5)
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
 @click.option("--max-memory", type=int, help="Bytes the batch may take. Default: half of what is free.")
 @record_option
 def batch(
-    model: Path, case: Case, rows: int, rounds: int, threads: int | None, max_memory: int | None, out: Path | None
+    model: str, case: Case, rows: int, rounds: int, threads: int | None, max_memory: int | None, out: Path | None
 ) -> None:
     """Answer the same requests alone and together, in turns, and print the ratios."""
     from phi3v.bench.batch_speed import format_table, measure
 
-    record = measure(model, case, rows=rows, rounds=rounds, threads=threads, max_memory=max_memory, out=out, say=say)
+    record = measure(
+        resolve_model(model), case, rows=rows, rounds=rounds, threads=threads, max_memory=max_memory, out=out, say=say
+    )
     click.echo(format_table(record))

@@ -7,26 +7,27 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import case_option, existing_path_type, record_option, rounds_option, say
+from .options import case_option, record_option, rounds_option, say
 
 if TYPE_CHECKING:
     from phi3v.bench.cases import Case
+    from phi3v.models.local import resolve_model
 
 
 @click.command(short_help="Measure many questions about one image.")
-@click.argument("model", type=existing_path_type)
+@click.argument("model", metavar="NAME|FOLDER")
 @case_option("1344x1344:16:16")
 @click.option("--questions", type=click.IntRange(1), default=10, show_default=True, help="Beyond ten they recur.")
 @rounds_option(1)
 @record_option
-def session(model: Path, case: Case, questions: int, rounds: int, out: Path | None) -> None:
+def session(model: str, case: Case, questions: int, rounds: int, out: Path | None) -> None:
     """Ask MODEL many questions about one image on the CPU, in one session and in fresh runs, and print the ratio.
 
     Exits with 1 when the two give different tokens.
     """
     from phi3v.bench.session_speed import describe_round, measure
 
-    record = measure(model, case, questions=questions, rounds=rounds, out=out, say=say)
+    record = measure(resolve_model(model), case, questions=questions, rounds=rounds, out=out, say=say)
     for found in record.content["rounds"]:
         click.echo(describe_round(found))
     if any(found["differing"] for found in record.content["rounds"]):

@@ -39,7 +39,6 @@ class WarmEngine:
     def __init__(self, connection: socket.socket, welcome: Message, typed: Path | None, say: Say) -> None:
         self.model: ModelDir = read_model(welcome["model"], typed or Path(welcome["path"]))
         self.device = str(welcome["device"])
-        self.pid = int(welcome["pid"])
         self._connection = connection
         self._say = say
 

@@ -31,7 +31,7 @@ def folder() -> Path:
     return Path(os.environ.get("TMPDIR") or "/tmp") / f"phi3v-{os.geteuid()}"
 
 
-def checked_folder(*, create: bool = False) -> Path | None:
+def check_folder(*, create: bool = False) -> Path | None:
     """Return the folder; None if it does not exist. Raises WarmEngineError if others may enter it."""
     place = folder()
     try:
@@ -62,8 +62,8 @@ def socket_path(pid: int) -> Path:
 
 
 def sockets() -> list[Path]:
-    """Return all sockets, dead ones included. Raises WarmEngineError as `checked_folder` does."""
-    place = checked_folder()
+    """Return all sockets, dead ones included. Raises WarmEngineError as `check_folder` does."""
+    place = check_folder()
     return sorted(place.glob("engine-*.sock")) if place is not None else []
 
 

@@ -1,7 +1,7 @@
 """The process that offers a warm engine: it accepts clients, queues them, cancels answers and ends when it is idle.
 
 It computes nothing, so it can always react. Clients are answered one after the other, in the order in which they asked.
-What a client sends can harm no other client.
+Nothing a client sends can affect another client.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Server:
             await self._worker.close()
 
     async def _listen(self) -> None:
-        listening = await asyncio.start_unix_server(self._client, sock=_bound(self._path))
+        listening = await asyncio.start_unix_server(self._client, sock=_bind(self._path))
         with contextlib.closing(listening):  # not `async with`: from Python 3.12 on that waits for every client
             self._rearm()
             self._on_ready(self._status())
@@ -117,18 +117,18 @@ class Server:
     def _judge(self, greeting: Message) -> Message:
         """Return a welcome, or why this engine does not answer this client. `say`: whether the person should know."""
         if self._clients > _MOST_CLIENTS:
-            return _unfit(f"{_MOST_CLIENTS} others are asking it")
+            return _refuse(f"{_MOST_CLIENTS} others are asking it")
         if (reason := find_difference(greeting)) is not None:
-            return _unfit(reason)
+            return _refuse(reason)
         try:
             if fingerprint_files(self._worker.path) != self._worker.fingerprint:
                 self._ended.set()  # no client can use it any more
-                return _unfit("its model was changed after it was loaded")
+                return _refuse("its model was changed after it was loaded")
             meant = self._find_match(greeting.get("model"), greeting.get("device"))
         except (Phi3VError, OSError, ValueError, TypeError):
             meant = None  # the client gets the same error when it loads the model itself
         if meant is None:
-            return _unfit("it holds another model or device", say=False)
+            return _refuse("it holds another model or device", say=False)
         facts = {name: self._worker.facts[name] for name in ("model", "device")}
         return {"event": "welcome", "pid": os.getpid(), "path": str(meant), **facts}
 
@@ -220,7 +220,7 @@ async def _wait_for_end(reader: asyncio.StreamReader) -> None:
         await reader.read(1)
 
 
-def _bound(path: Path) -> socket.socket:
+def _bind(path: Path) -> socket.socket:
     """Return a listening socket of mode 0600.
 
     It gets its name only once it listens, because clients remove a socket that refuses them.
@@ -242,5 +242,5 @@ def _check_seconds(given: Any) -> float:
     return given
 
 
-def _unfit(reason: str, *, say: bool = True) -> Message:
+def _refuse(reason: str, *, say: bool = True) -> Message:
     return {"event": "unfit", "reason": reason, "say": say}

@@ -16,7 +16,7 @@ from phi3v.errors import WarmEngineError
 from .client import EngineLostError, connect, exchange, find
 from .frames import Message
 from .launch import child_command, child_environment
-from .place import checked_folder, socket_path, sockets, supported
+from .place import check_folder, socket_path, sockets, supported
 
 _LOOK_EVERY_S = 0.02
 _ENDING_S = 10.0
@@ -87,7 +87,7 @@ def require_support() -> None:
         raise WarmEngineError(
             "a warm engine needs Unix sockets, which this system does not offer; `phi3v ask` loads the model each time"
         )
-    checked_folder(create=True)
+    check_folder(create=True)
 
 
 def engines() -> list[Message]:

@@ -61,7 +61,7 @@ def read_request(message: Message, data: bytes) -> GenerationRequest:
     except Phi3VError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise errors.OptionError(f"what came is not a request ({exc!r})") from exc
+        raise errors.OptionError(f"the message is not a request ({exc!r})") from exc
 
 
 def _format_message(answer_format: AnswerFormat | None) -> Message | None:

@@ -30,8 +30,8 @@ class GenaiBackend(HdPreprocessor):
         threads: int | None = None,
         rewindable: bool = True,
     ) -> None:
+        super().__init__(folder, device)  # first: a damaged tokenizer is found before gigabytes are loaded
         self.loaded = GenaiModel(folder, device, cuda_graph=cuda_graph, threads=threads, rewindable=rewindable)
-        super().__init__(folder, device)
         self._max_batch_size: int | None = None
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:

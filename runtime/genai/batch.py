@@ -24,12 +24,12 @@ from .model import GenaiModel, force_tokens, mapped_errors
 _HIDDEN_STATES = 32
 """Widths of the decoder that one prompt position takes in float32 while prefill runs."""
 _PADDED_COPIES = 2
-"""Of the pixels: ours and genai's."""
+"""Copies of the padded pixels in memory: ours and genai's."""
 _VISION_BYTES = 48 << 20
 """Bytes the published vision tower takes for a crop while it runs."""
 _SAME = 0.2
-"""Standard deviations that logits of one row may differ from those of its own run: rounding stays below it, another
-position's logits do not.
+"""Largest difference between a row's logits in a batch and alone, in standard deviations, that counts as rounding.
+Another position's logits differ by more.
 """
 
 
@@ -104,7 +104,7 @@ class GenaiBatch:
         return InTurn((row, partial(self._resume, model, row)) for row in self._generated)
 
     def _resume(self, model: GenaiModel, number: int) -> Generation:
-        """This row's generation, which goes on behind what it has generated in the batch."""
+        """This row's generation, continuing after the tokens it generated in the batch."""
         row, generated = self._rows[number], self._generated[number]
         start = partial(GenaiGeneration, model.new_generator, model.folder, row.inputs, row.chooser)
         return start(row.max_new_tokens, generated=generated)

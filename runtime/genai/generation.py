@@ -21,7 +21,7 @@ class GenaiGeneration:
     """One sequence. When it crosses the LongRoPE switch it reads the whole sequence again, as the reference does.
 
     `keep` gets the generator back when the generation ends, or None if something went wrong with it. `generated`
-    tokens are there already, and count among the `max_new_tokens`.
+    tokens were generated earlier and count towards `max_new_tokens`.
     """
 
     def __init__(

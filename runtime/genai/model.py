@@ -1,7 +1,7 @@
 """One model folder loaded by onnxruntime-genai, and what every use of its generators has in common.
 
-This is the only file that imports onnxruntime-genai. Everything untrusted stays outside: genai sees tensors of ours,
-or (with its own processor) PNGs that Pillow wrote.
+This is the only file of the runtime that imports onnxruntime-genai. Everything untrusted stays outside: genai sees our
+tensors, or (with its own processor) PNGs that Pillow wrote.
 """
 
 from __future__ import annotations

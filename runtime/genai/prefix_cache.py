@@ -6,8 +6,9 @@ Whatever does not fit exactly starts afresh: other images, the other side of the
 For logits to be bit for bit those of a fresh run, every token must go through the same kernel as in that run. The int4
 kernel takes tokens in fours, counted from the beginning of what is read; the rest of a prompt goes through another
 kernel, and so does each generated token. Rounding activations to 8 bits then amplifies rounding differences: logits of
-deviation 2.0 differed by 0.13 (10 random layers of width 512, AVX-512). So only whole fours are reused, and generated
-tokens are read once more with the next prompt. If no four begins between images and question, last digits may differ.
+deviation 2.0 differed by 0.13 (10 random layers of width 512, AVX-512). So only whole groups of four are reused, and
+generated tokens are read once more with the next prompt. If no group of four starts between the images and the
+question, the last digits may differ.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class _Kept:
     """Tokens at the beginning of its sequence that were read as a prompt."""
 
     def shared(self, ids: npt.NDArray[np.int32]) -> int:
-        """How many of `ids` to reuse from the cache: whole fours, and all images if possible."""
+        """How many of `ids` to reuse from the cache: whole groups of four, and all images if possible."""
         text = _after_images(ids)
         most = min(self.read, max(text, len(ids) - _TILE))
         differs = np.flatnonzero(np.asarray(self.generator.get_sequence(0))[:most] != ids[:most])

@@ -56,7 +56,7 @@ class GenaiProcessorBackend(GenaiBackend):
 
     def reuse(self) -> Reuse:
         """Refused: a session prepares its images and prompts with our processor."""
-        raise OptionError('processor="genai" keeps no sessions; load the model without it')
+        raise OptionError('processor="genai" does not support sessions; load the model without it')
 
     def close(self) -> None:
         """Drop the model, and the processor, which holds it too."""

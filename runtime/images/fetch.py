@@ -50,7 +50,7 @@ def fetch_url(
 def _fetch(url: str, max_bytes: int, timeout_s: float, total_s: float) -> bytes:
     deadline = time.monotonic() + total_s
     try:
-        request = urllib.request.Request(_quoted(url), headers={"User-Agent": "phi3v", "Accept": "image/*"})
+        request = urllib.request.Request(_quote(url), headers={"User-Agent": "phi3v", "Accept": "image/*"})
         with _OPENER.open(request, timeout=min(timeout_s, total_s)) as response:
             return _read_all(response, url, max_bytes, deadline)
     except ImageFetchError:
@@ -59,7 +59,7 @@ def _fetch(url: str, max_bytes: int, timeout_s: float, total_s: float) -> bytes:
         exc.close()
         if 300 <= exc.code < 400:
             raise ImageFetchError(
-                f"{url}: redirects where it is not followed ({' '.join(str(exc.reason).split())}); allowed: "
+                f"{url}: redirects to a place that is not followed ({' '.join(str(exc.reason).split())}); allowed: "
                 "ten times at most, to http and https"
             ) from exc
         raise ImageFetchError(f"{url}: the server answered {exc.code} {exc.reason}; open it in a browser") from exc
@@ -70,7 +70,7 @@ def _fetch(url: str, max_bytes: int, timeout_s: float, total_s: float) -> bytes:
         raise ImageFetchError(f"{url}: cannot be fetched ({reason}); check the address and the network") from exc
 
 
-def _quoted(url: str) -> str:
+def _quote(url: str) -> str:
     """The URL with umlauts, spaces and the like in its path and query percent-encoded; escapes in it stay."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:

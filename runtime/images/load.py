@@ -30,7 +30,7 @@ MAX_PIXELS = 100_000_000
 
 _ALLOWED = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}".replace("WEBP", "WebP")
 
-# The header of a JPEG scan: its length follows from its 1 to 4 components, so chance bytes do not look like one.
+# The header of a JPEG scan: its length follows from its 1 to 4 components, so random bytes do not look like one.
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _MAX_SCANS, _MAX_SCANNED_PIXELS = 100, 20 * MAX_PIXELS
 """Encoders write about ten scans. Each scan of a progressive JPEG costs a pass over all pixels, and takes 20 bytes in a
@@ -51,7 +51,7 @@ def load_image(source: ImageSource) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source), "the array")
     data, name = read_source(source)
-    with _opened(data, name) as image:
+    with _open_image(data, name) as image:
         image.load()
         return _to_rgb(image, name)
 
@@ -62,7 +62,7 @@ def check_image(source: ByteSource) -> None:
     Raises ImageError or its subclasses.
     """
     if not (isinstance(source, str) and is_http(source)):
-        with _opened(*read_source(source)):
+        with _open_image(*read_source(source)):
             pass
 
 
@@ -78,11 +78,11 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
 
 
 @contextmanager
-def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
+def _open_image(data: bytes, name: str) -> Iterator[Image.Image]:
     """Open the image in a file's bytes: read its header, check its size, and map what decoding raises to ImageError."""
     if not data:
         raise ImageError(f"{name} is empty; give a {_ALLOWED} image")
-    with _no_warnings():  # oversize and damaged metadata are judged here, not by Pillow's warnings
+    with _ignore_warnings():  # oversize and damaged metadata are judged here, not by Pillow's warnings
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.size, name)
@@ -99,7 +99,7 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _no_warnings() -> Iterator[None]:
+def _ignore_warnings() -> Iterator[None]:
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -108,7 +108,7 @@ def _no_warnings() -> Iterator[None]:
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     """Upright RGB pixels, a copy. 16-bit greys keep their upper 8 bits; convert() alone would clip them."""
     try:
-        with _no_warnings():  # Pillow warns about transparency that convert drops on purpose
+        with _ignore_warnings():  # Pillow warns about transparency that convert drops on purpose
             upright = ImageOps.exif_transpose(image)
             if upright.mode in ("I;16", "I;16L", "I;16B", "I"):
                 upright = _upper_bits(np.asarray(upright))

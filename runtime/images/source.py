@@ -35,7 +35,9 @@ def read_source(source: ByteSource) -> tuple[bytes, str]:
 
         return fetch_url(source, MAX_FILE_BYTES), source
     if isinstance(source, str) and (scheme := _SCHEME.match(source)):
-        raise ImageError(f"{_shorten(source)}: {scheme[0]} is not read; give the file's path, an http(s) or data: URL")
+        raise ImageError(
+            f"{_shorten(source)}: {scheme[0]} is not supported; give the file's path, an http(s) or data: URL"
+        )
     if isinstance(source, (str, os.PathLike)):
         return _from_path(Path(source)), str(source)
     if hasattr(source, "read"):
@@ -81,7 +83,7 @@ def _from_path(path: Path) -> bytes:
 def _from_data_url(url: str) -> bytes:
     header, comma, body = url.partition(",")
     if not comma:
-        raise ImageError(f"{_shorten(url)}: no comma; a data: URL reads data:image/png;base64,....")
+        raise ImageError(f"{_shorten(url)}: no comma; a data: URL looks like data:image/png;base64,....")
     _check_bytes(len(body) * 3 // 4, _shorten(url))
     try:
         raw = urllib.parse.unquote_to_bytes(body)

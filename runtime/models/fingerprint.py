@@ -2,8 +2,8 @@
 
 `hash_contents`: do two folders hold the same model? A copy on another machine has the same hash. It misses changed
 bytes of a large file that kept its name and size; `phi3v verify` finds those.
-`fingerprint_files`: were this folder's files exchanged since? A copy has another fingerprint, and so has a file that
-was replaced by the same bytes.
+`fingerprint_files`: have this folder's files been replaced since? A copy has another fingerprint, and so has a file
+that was replaced by the same bytes.
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ class ModelDir:
         Raises ModelNotFoundError, OldLayoutError or ModelFolderError, each naming the file and the remedy.
         """
         folder = Path(path)
-        if not folder.is_dir():
-            what = "is a file, not a model folder" if folder.exists() else "does not exist"
+        if not os.path.isdir(folder):  # noqa: PTH112 - False for too long a name, where Path raises
+            what = "is a file, not a model folder" if os.path.exists(folder) else "does not exist"  # noqa: PTH110
             raise ModelNotFoundError(f"{folder} {what}; give the folder that holds {GENAI_CONFIG}")
         _require_utf8(folder)
         with name_in_errors(folder / GENAI_CONFIG) as file:

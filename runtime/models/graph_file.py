@@ -33,7 +33,7 @@ def count_bytes(graph: Path) -> int:
 def find_data_files(graph: Path) -> set[str]:
     """Names of the files that hold a graph's tensors."""
     names = set()
-    with _mapped(graph) as content:
+    with _map(graph) as content:
         for found in _LOCATION.finditer(content):
             length, start = found.group(1)[0], found.end()
             if length >= 0x80:  # a varint of two bytes; no file name needs three
@@ -44,12 +44,12 @@ def find_data_files(graph: Path) -> set[str]:
 
 def find_pixel_dtype(graph: Path) -> str | None:
     """The type of a vision graph's `pixel_values`; None when it is neither float32 nor float16."""
-    with _mapped(graph) as content:
+    with _map(graph) as content:
         found = _PIXEL_INPUT.search(content)
         return _PIXEL_DTYPES[found.group(1)] if found else None
 
 
 @contextmanager
-def _mapped(graph: Path) -> Iterator[mmap.mmap]:
+def _map(graph: Path) -> Iterator[mmap.mmap]:
     with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         yield content

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ModelFolderError, ModelNotFoundError
+from ..errors import ModelFolderError, ModelNotFoundError, OptionError
 from ..machine.device import cuda_status, gpus
 from ..machine.memory import total_memory
 from .folder import BUILTIN, GENAI_CONFIG, MODEL_VARIABLE
@@ -97,21 +97,23 @@ def wanted_model(model: str | os.PathLike[str] | None) -> str | os.PathLike[str]
 
 
 def resolve_model(model: str | os.PathLike[str] | None = None, device: str = "auto") -> Path:
-    """The folder that is meant by a folder, a pulled model's name or `name:variant`, "nano" (built in), or by nothing.
+    """Resolve a folder, a pulled model's name or `name:variant`, "nano" (built in) or None to a model folder.
 
-    A model folder wins over a model of the same name. Nothing means `PHI3V_MODEL`, else the best pulled model that fits
+    A model folder wins over a model of the same name. None means `PHI3V_MODEL`, else the best pulled model that fits
     this machine and `device`, else the built-in one. Raises ModelNotFoundError.
     """
     wanted = wanted_model(model)
     if wanted is None:
         return _default(device)
+    if not isinstance(wanted, str | os.PathLike) or isinstance(os.fspath(wanted), bytes):
+        raise OptionError(f"model is {wanted!r}; allowed: a folder (str or Path), a model's name, or None")
     folder = Path(wanted)
-    if (folder / GENAI_CONFIG).is_file() or not _is_name(str(wanted)):
+    if os.path.isfile(folder / GENAI_CONFIG) or not _is_name(str(wanted)):  # noqa: PTH113 - False for too long a name
         return folder
     found = find_local(str(wanted))
     if not found and is_builtin(str(wanted)):
         return BUILTIN
-    if not found and folder.exists():
+    if not found and os.path.exists(folder):  # noqa: PTH110 - the same
         return folder  # whoever opens it says what it lacks
     if not found:
         held = ", ".join(dict.fromkeys(model.full_name for model in local_models())) or "none"
@@ -136,7 +138,7 @@ def _default(device: str) -> Path:
         return BUILTIN
     too_big = f" ({', '.join(model.full_name for model in pulled)} would not run here)" if pulled else ""
     raise ModelNotFoundError(
-        f"no model was named and none is at hand{too_big}; fetch one with `phi3v pull phi-3-vision`, "
+        f"no model was named and none is available{too_big}; fetch one with `phi3v pull phi-3-vision`, "
         f"give --model NAME or FOLDER (phi3v.load(FOLDER) in Python), set {MODEL_VARIABLE}, "
         "or make one with `phi3v export CHECKPOINT FOLDER`"
     )

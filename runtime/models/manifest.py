@@ -24,6 +24,8 @@ FORMAT = 1
 _SCRATCH = f".{MANIFEST}.new"
 _DEVICES = ("cpu", "cuda")
 _PIXEL_DTYPES = ("float16", "float32")
+_NULL_COUNTS = ("original_context_length", "files")
+"""Keys whose null means something, or is refused; elsewhere null states nothing."""
 
 
 class Unstated(Enum):
@@ -102,6 +104,8 @@ class Manifest:
             "sha256": (_maps_names(self.sha256, str), "an object of names and SHA-256 sums"),
             "damaged": (_is_names(self.damaged), "a list of names"),
         }
+        if self.origin is not None and self.name is None:
+            raise KeyError("name")  # as for any other key that a pulled model cannot be without
         texts = ("name", "precision", "about")
         _check(self, {key: (isinstance(getattr(self, key), str | None), "a text") for key in texts} | rules)
 
@@ -144,7 +148,7 @@ class Manifest:
         scratch.replace(folder / MANIFEST)
 
     def with_files_of(self, folder: Path, known: Mapping[str, str] | None = None) -> Manifest:
-        """This manifest with the size and SHA-256 of every file in the folder; a checksum in `known` is believed."""
+        """This manifest with the size and SHA-256 of every file in the folder; a checksum in `known` is trusted."""
         files = sorted(file for file in folder.iterdir() if file.is_file() and file.name not in (MANIFEST, _SCRATCH))
         hashes = {file.name: (known or {}).get(file.name) or checksum_file(file).sha256 for file in files}
         return replace(self, files={file.name: file.stat().st_size for file in files}, sha256=hashes)
@@ -153,11 +157,6 @@ class Manifest:
     def nbytes(self) -> int:
         """Bytes of all listed files."""
         return sum(self.files.values())
-
-    @property
-    def is_pulled(self) -> bool:
-        """Whether `phi3v pull` wrote this, and can repair the folder."""
-        return self.origin is not None
 
     @property
     def full_name(self) -> str | None:
@@ -175,7 +174,7 @@ class Manifest:
     @property
     def repair(self) -> str:
         """What to do about a damaged folder."""
-        return f"run `{self.pull_command}`" if self.is_pulled else REPAIR
+        return f"run `{self.pull_command}`" if self.origin else REPAIR
 
 
 def has_manifest(folder: Path) -> bool:
@@ -212,14 +211,15 @@ def _find_problem(path: Path, size: int, sha256: str | None, on_read: Callable[[
     checksum = checksum_file(path, on_read=on_read)
     if checksum.fed != size:
         return f"has {checksum.fed} bytes instead of {size}"
-    return "has other content than recorded" if sha256 is not None and checksum.sha256 != sha256 else ""
+    return "does not match its recorded SHA-256" if sha256 is not None and checksum.sha256 != sha256 else ""
 
 
 def _select(kind: type[Any], content: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
     """The values of a dataclass's fields in a JSON object. Raises KeyError for one that it cannot be without."""
     found = {}
     for part in fields(kind):
-        if part.name in content and part.name not in without:
+        meant = part.name in content and (content[part.name] is not None or part.name in _NULL_COUNTS)
+        if meant and part.name not in without:
             found[part.name] = content[part.name]
         elif part.default is MISSING and part.default_factory is MISSING:
             raise KeyError(part.name)

@@ -63,7 +63,7 @@ class Constraints:
         limits = self._llguidance.LLParserLimits(**_LIMITS)
         matcher = self._llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
         if matcher.is_error():
-            raise OptionError(_said(matcher.get_error(), answer_format))
+            raise OptionError(_explain(matcher.get_error(), answer_format))
         return matcher
 
 
@@ -95,7 +95,7 @@ class GrammarConstraint:
         if self._matcher is None:
             self._matcher = self._spaced if self._begins_with_space[token_id] else self._bare
         if not self._matcher.consume_token(token_id):
-            raise OptionError(_said(self._matcher.get_error()))
+            raise OptionError(_explain(self._matcher.get_error()))
 
     @property
     def finished(self) -> bool:
@@ -105,7 +105,7 @@ class GrammarConstraint:
     def _mask(self, matcher: Any) -> npt.NDArray[np.bool_]:
         bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
         if matcher.is_error():
-            raise OptionError(_said(matcher.get_error()))
+            raise OptionError(_explain(matcher.get_error()))
         mask = np.unpackbits(bits, count=len(self._begins_with_space), bitorder="little")
         return mask.view(np.bool_)
 
@@ -128,7 +128,7 @@ def check_answer_format(answer_format: AnswerFormat) -> None:
     grammar = _grammar("answer", answer_format, llguidance)
     limits = llguidance.LLParserLimits(**_LIMITS)
     if problem := llguidance.LLMatcher.validate_grammar(grammar, limits=limits):
-        raise OptionError(_said(problem, answer_format))
+        raise OptionError(_explain(problem, answer_format))
 
 
 def import_llguidance() -> ModuleType:
@@ -176,12 +176,12 @@ _REGEX_ERROR = re.compile(r"regex parse error:\n.*?\n(?P<carets> *\^+)\n.*?error
 _NOISE = re.compile(r"^(at )?\d+\(\d+\): |failed to compile JSON schema: |invalid regex .*\(in regex\): ", re.DOTALL)
 
 
-def _said(problem: str, answer_format: AnswerFormat | None = None) -> str:
+def _explain(problem: str, answer_format: AnswerFormat | None = None) -> str:
     """llguidance's message in one line, without its copy of the grammar."""
     if found := _REGEX_ERROR.search(problem):
         at = len(found["carets"]) - len(found["carets"].lstrip()) - 3  # it indents the pattern by four
         if isinstance(answer_format, Regex):
-            at = _place(at, answer_format.pattern)
+            at = _find_place(at, answer_format.pattern)
         return f"the regular expression is wrong at character {at}: {found['problem']}"
     text = re.split(r"\n +\d+ \| |\n<|<backtrace>", problem)[0].strip()
     while text != (text := _NOISE.sub("", text)):
@@ -195,7 +195,7 @@ def _said(problem: str, answer_format: AnswerFormat | None = None) -> str:
     return f"the answer format cannot be kept: {text}"
 
 
-def _place(at: int, pattern: str) -> int:
+def _find_place(at: int, pattern: str) -> int:
     """The position in the given pattern, from the position in the pattern escaped for Lark."""
     escaped = import_llguidance().regex_to_lark
     return bisect_left(range(len(pattern)), at, key=lambda length: len(escaped(pattern[:length], "")))

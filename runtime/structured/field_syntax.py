@@ -39,7 +39,7 @@ def parse_fields(text: str) -> JsonSchema:
         if match is None:
             raise OptionError(f"field {number}, {field!r}, is wrong; write a name and a type, as in 'title, year int'")
         if match["name"] in found:
-            raise OptionError(f"field {number}, {field!r}: there is a {match['name']} already; name each field once")
+            raise OptionError(f"field {number}, {field!r}: {match['name']} is already a field; name each field once")
         found[match["name"]] = _type((match["type"] or "str").strip(), f"field {number}, {field!r}")
     if not found:
         raise OptionError(f"{text!r} names no field; write names and types, as in 'title, author, year int'")

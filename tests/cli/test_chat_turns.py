@@ -107,7 +107,7 @@ def test_an_image_waits_for_a_turn_that_counts(fake_cli: Fake, photo: str) -> No
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("/no-such-command", "/no-such-command is no command; /help lists them"),
+        ("/no-such-command", "/no-such-command is not a command; /help lists them"),
         ("/image", "/image takes a path or URL"),
         ("/image absent.png", "absent.png"),
         ("/save", "/save takes a file name that ends in .md or .json"),

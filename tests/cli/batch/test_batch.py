@@ -95,7 +95,7 @@ def test_a_rerun_answers_only_what_is_missing(phi3v_batch: Run, photos: Path, tm
     phi3v_batch(*few, *QUESTION, "--out", out)
     before = out.read_bytes()
     done = phi3v_batch(photos, *QUESTION, "--out", out)
-    assert "3 of 10 are in" in done.stderr
+    assert "3 of 10 are already in" in done.stderr
     assert out.read_bytes().startswith(before)
     assert len(answers(out)) == 10
     whole = out.read_bytes()
@@ -164,7 +164,7 @@ def test_a_file_of_something_else_is_refused_and_kept(phi3v_batch: Run, photos: 
     out.write_text('{"id": 1, "mine": true}\nmore')
     done = phi3v_batch(photos, *QUESTION, "--out", out)
     assert done.returncode == 1
-    assert "no result of phi3v batch" in done.stderr
+    assert "not a result of phi3v batch" in done.stderr
     assert out.read_text() == '{"id": 1, "mine": true}\nmore'
 
 
@@ -366,7 +366,7 @@ def test_inputs_are_pictures_folders_and_patterns(tmp_path: Path) -> None:
     assert ids(f"{tmp_path}/**/*.webp") == ["sub/c.webp"]
     assert ids(f"{tmp_path}/a.png", str(tmp_path)) == ["a.png", "b.JPG", "sub/c.webp"]
     assert ids("https://example.org/a.png") == ["https://example.org/a.png"]
-    with pytest.raises(click.UsageError, match="no image there"):
+    with pytest.raises(click.UsageError, match="contains no images"):
         ids(f"{tmp_path}/*.gif")
 
 

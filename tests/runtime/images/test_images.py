@@ -312,7 +312,7 @@ FAILURES: dict[str, Callable[[str], object]] = {
     "404": lambda site: load_image(f"{site}/absent"),
     "file:///etc/passwd": lambda site: load_image(f"{site}/file"),
     "ftp://": lambda site: load_image(f"{site}/ftp"),
-    "redirects where": lambda site: load_image(f"{site}/loop"),
+    "redirects to a place": lambda site: load_image(f"{site}/loop"),
     "connection broke": lambda site: load_image(f"{site}/short"),
     "more than": lambda site: fetch_url(f"{site}/good", 10),
     "no answer|timed out": lambda site: fetch_url(f"{site}/stall", 1000, timeout_s=0.3),

@@ -51,7 +51,7 @@ def test_a_silent_manifest_stays_silent_and_null_stays_null() -> None:
 def test_keys_of_a_newer_version_survive_a_verification(folder: Path) -> None:
     before = content(folder)
     (folder / "weights").write_bytes(b"1234x")
-    assert verify(folder) == {"weights": "has other content than recorded"}
+    assert verify(folder) == {"weights": "does not match its recorded SHA-256"}
     assert content(folder) == before | {"damaged": ["weights"]}
     (folder / "weights").write_bytes(b"12345")
     assert verify(folder) == {}
@@ -80,8 +80,8 @@ def test_files_are_listed_without_the_manifest_and_a_known_checksum_is_believed(
 def test_a_pulled_model_is_repaired_by_its_pull_and_any_other_by_hand() -> None:
     exported, pulled = Manifest(name="model"), Manifest(name="model", origin=ORIGIN)
     pinned = replace(pulled, origin=replace(ORIGIN, revision="v1"))
-    assert (exported.is_pulled, exported.full_name, exported.pull_command) == (False, None, None)
-    assert (pulled.is_pulled, pulled.full_name) == (True, "model:cpu-int4")
+    assert (exported.origin, exported.full_name, exported.pull_command) == (None, None, None)
+    assert (pulled.origin is not None, pulled.full_name) == (True, "model:cpu-int4")
     assert pulled.pull_command == "phi3v pull model:cpu-int4"
     assert pinned.pull_command == "phi3v pull model:cpu-int4 --revision v1"
     assert exported.repair == "fetch or export the model again"
@@ -141,3 +141,16 @@ def test_reading_a_manifest_loads_nothing_heavy() -> None:
         "print(sorted({'numpy', 'onnx', 'onnxruntime', 'torch', 'huggingface_hub'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_null_states_nothing(tmp_path: Path) -> None:
+    nulls = dict.fromkeys(("format", "name", "sha256", "damaged", "precision"))
+    (tmp_path / "phi3v.json").write_text(json.dumps(nulls), encoding="utf-8")
+    assert replace(Manifest.read(tmp_path), extra={}) == Manifest()
+
+
+def test_a_pulled_model_has_a_name(tmp_path: Path) -> None:
+    pulled = {"variant": "cpu-int4", "repo": "a/b", "revision": "main", "commit": "c0ffee", "memory_bytes": 1}
+    (tmp_path / "phi3v.json").write_text(json.dumps(pulled), encoding="utf-8")
+    with pytest.raises(ModelFolderError, match=r"phi3v.json lacks 'name'"):
+        Manifest.read(tmp_path)

@@ -204,7 +204,7 @@ def test_fields_in_a_few_words_are_a_schema() -> None:
         ("", "names no field"),
         (" , ", "names no field"),
         ("title, year integer", "field 2, 'year integer': 'integer' is not a type; allowed: str, int"),
-        ("title, title int", "there is a title already"),
+        ("title, title int", "title is already a field"),
         ("2nd int", "field 1, '2nd int', is wrong"),
         ("a list[", "not a type"),
         ("a list[]", "not a type"),
