@@ -23,6 +23,7 @@ def write_genai_config(checkpoint: Checkpoint, folder: Path, *, device: str) -> 
     """Write what genai loads first. Only our own manifest is written after it."""
     decoder = checkpoint.dims.decoder
     ids = checkpoint.token_ids
+    own_options = {"session_options": {"provider_options": _providers(device)}} if device != "cpu" else {}
     model = {
         "bos_token_id": ids[BOS_TOKEN],
         "context_length": decoder.max_position_embeddings,
@@ -50,12 +51,14 @@ def write_genai_config(checkpoint: Checkpoint, folder: Path, *, device: str) -> 
             "filename": "embedding.onnx",
             "inputs": {"input_ids": "input_ids", "image_features": "image_features"},
             "outputs": {"inputs_embeds": "inputs_embeds"},
+            **own_options,
         },
         "vision": {
             "filename": "vision.onnx",
             "config_filename": "processor_config.json",
             "inputs": {"pixel_values": "pixel_values", "image_sizes": "image_sizes"},
             "outputs": {"image_features": "image_features"},
+            **own_options,
         },
         "eos_token_id": [ids[token] for token in END_TOKENS],
         "pad_token_id": ids[_PAD_TOKEN],
@@ -78,6 +81,11 @@ def write_genai_config(checkpoint: Checkpoint, folder: Path, *, device: str) -> 
 
 
 def _providers(device: str) -> list[dict[str, dict[str, str]]]:
+    """What a graph runs on without a word from us.
+
+    Vision and embedding say so too: a graph that does not takes the decoder's providers, and with them the CUDA graph
+    that a decoder may be asked for and the others cannot be captured in.
+    """
     return [{"cuda": {"enable_cuda_graph": "0"}}] if device == "cuda" else []
 
 

@@ -26,6 +26,11 @@ from ..models.folder import ModelDir
 _SEARCH = {"do_sample": False, "num_beams": 1, "min_length": 0, "repetition_penalty": 1.0}
 """Every option that a folder's own `search` section could set differently."""
 
+_OVERLAID = {"cpu": ("decoder", "embedding", "vision"), "cuda": ("decoder",)}
+"""The graphs whose session options we set. Only the decoder keeps its providers then: genai drops those of the other
+two with their old options and never adds any, so both would run on the CPU.
+"""
+
 _REWINDABLE_TYPE = "gemma3"
 """genai refuses to rewind a model of type "phi3v", by the type's name. This type runs the same pipeline and rewinds."""
 
@@ -148,7 +153,7 @@ def load_model(
             config.set_provider_option("cuda", "enable_cuda_graph", "1" if cuda_graph else "0")
         count = compute_threads() if threads is None else threads
         options = {"session_options": {"intra_op_num_threads": count}}
-        config.overlay(json.dumps({"model": dict.fromkeys(("decoder", "embedding", "vision"), options)}))
+        config.overlay(json.dumps({"model": dict.fromkeys(_OVERLAID[device], options)}))
         if rewindable:
             config.overlay(json.dumps({"model": {"type": _REWINDABLE_TYPE}}))
         return og.Model(config)

@@ -256,8 +256,15 @@ def test_cuda_folders_name_the_provider_and_half_precision_pixels(
     model = ModelDir.open(export_model(checkpoint_dir, tmp_path / "out", precision=precision, device="cuda"))
     assert (model.built_for, model.pixel_dtype) == ("cuda", "float16")
     config = json.loads((tmp_path / "out" / "genai_config.json").read_text())
-    options = config["model"]["decoder"]["session_options"]["provider_options"]
-    assert options == [{"cuda": {"enable_cuda_graph": "0"}}]
+    for graph in ("decoder", "vision", "embedding"):
+        options = config["model"][graph]["session_options"]["provider_options"]
+        assert options == [{"cuda": {"enable_cuda_graph": "0"}}]
+
+
+def test_cpu_folders_leave_vision_and_embedding_to_the_decoders_options(fp32_model: Path) -> None:
+    config = json.loads((fp32_model / "genai_config.json").read_text())
+    assert config["model"]["decoder"]["session_options"]["provider_options"] == []
+    assert not any("session_options" in config["model"][graph] for graph in ("vision", "embedding"))
 
 
 def test_missing_package_is_named_with_the_extra_that_brings_it(

@@ -1,0 +1,58 @@
+"""Which session options genai is given for each graph: those of a graph that is overlaid lose their providers."""
+
+import json
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from phi3v.genai.model import load_model
+from phi3v.machine.device import Device
+from phi3v.models.folder import ModelDir
+
+
+class Config:
+    """What genai's Config is told."""
+
+    def __init__(self, path: str) -> None:
+        self.providers = ["those of the file"]
+        self.options: dict[str, str] = {}
+        self.overlaid: dict[str, Any] = {}
+
+    def clear_providers(self) -> None:
+        self.providers.clear()
+
+    def append_provider(self, name: str) -> None:
+        self.providers.append(name)
+
+    def set_provider_option(self, provider: str, name: str, value: str) -> None:
+        self.options[name] = value
+
+    def overlay(self, text: str) -> None:
+        self.overlaid |= json.loads(text)["model"]
+
+
+def configure(device: Device, **options: Any) -> Config:
+    og = cast(ModuleType, SimpleNamespace(Config=Config, Model=lambda config: config))
+    folder = cast(ModelDir, SimpleNamespace(path=Path("model")))
+    return cast(Config, load_model(og, folder, device, **options))
+
+
+def test_on_a_gpu_only_the_decoder_is_overlaid() -> None:
+    config = configure("cuda", threads=3)
+    assert config.providers == ["cuda"]
+    assert config.overlaid == {"decoder": {"session_options": {"intra_op_num_threads": 3}}}
+
+
+def test_on_the_cpu_all_three_graphs_get_the_threads() -> None:
+    config = configure("cpu", threads=3)
+    assert config.providers == []
+    assert config.overlaid == dict.fromkeys(
+        ("decoder", "embedding", "vision"), {"session_options": {"intra_op_num_threads": 3}}
+    )
+
+
+@pytest.mark.parametrize(("wanted", "value"), [(False, "0"), (True, "1")])
+def test_a_cuda_graph_is_asked_of_the_decoder(wanted: bool, value: str) -> None:
+    assert configure("cuda", cuda_graph=wanted).options["enable_cuda_graph"] == value
