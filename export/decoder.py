@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -51,10 +51,9 @@ def write_decoder(
     with WeightFile(path.with_name(path.name + ".data")) as file, _builder_prints_to_log():
         options = {"exclude_embeds": True, "filename": path.name}
         config = _builder_config(checkpoint.dims.decoder, str(checkpoint.path))
-        model = _streaming_builder(checkpoint.dims.decoder.long_rope is not None)(
-            config, io_type, weight_type, device, "", options
-        )
-        model.source, model.file, model.quantization, model.head = checkpoint, file, quantization, head or quantization
+        builder = _streaming_builder(checkpoint.dims.decoder.long_rope is not None)
+        weights = (checkpoint, file, quantization, head or quantization)
+        model = builder(*weights, config, io_type, weight_type, device, "", options)
         model.make_model("")
         model.model.graph.sort()
         ir.save(model.model, path)
@@ -126,10 +125,16 @@ class _Modules:
 class _StreamedWeights:
     """Overrides of the builder's model class: where weights come from and where they go."""
 
-    source: Checkpoint
-    file: WeightFile
-    quantization: BlockQuantization | None
-    head: BlockQuantization | None
+    def __init__(
+        self,
+        source: Checkpoint,
+        file: WeightFile,
+        quantization: BlockQuantization | None,
+        head: BlockQuantization | None,
+        *builder_arguments: Any,
+    ) -> None:
+        self.source, self.file, self.quantization, self.head = source, file, quantization, head
+        super().__init__(*builder_arguments)  # makes the first nodes
 
     def is_gqa_supported(self) -> bool:
         """GroupQueryAttention everywhere: the builder does not know that the CPU provider has it in float16 too."""
@@ -141,6 +146,31 @@ class _StreamedWeights:
     def make_initializer(self: Any, tensor: Any, /, name: str, *, to: ir.DataType | None = None) -> None:
         values = tensor if isinstance(tensor, np.ndarray) else tensor.numpy()
         self.register_weight(self.file.add(name, values if to is None else values.astype(to.numpy())))
+
+    def make_node(self: Any, op_type: str, inputs: Any, outputs: Any, *, name: str, **attributes: Any) -> None:
+        if op_type == "If" and self.ep != "cpu":
+            self.make_rope_slices(inputs[0], outputs, attributes["else_branch"], attributes["then_branch"])
+        else:
+            super().make_node(op_type, inputs, outputs, name=name, **attributes)  # type: ignore[misc]
+
+    def make_rope_slices(self: Any, past_switch: str, outputs: Sequence[str], short: ir.Graph, long: ir.Graph) -> None:
+        """Take LongRoPE's caches as a Slice of one tensor, short rows before long ones, in place of the builder's `If`.
+
+        CUDA graphs refuse control flow, and an `If` copies its constants from the host with every token. The CPU keeps
+        the `If`: there it copies nothing, and a Slice would.
+        """
+        short_caches, long_caches = (list(_constant_outputs(branch)) for branch in (short, long))
+        short_rows, long_rows = len(short_caches[0]), len(long_caches[0])
+        slice_of_long, slice_of_short = (short_rows, short_rows + long_rows), (0, short_rows)
+        basename, integers = "/model/rope_caches", "/model/constants/INT64"
+        bounds = []
+        for bound, if_long, if_short in zip(("start", "end"), slice_of_long, slice_of_short, strict=True):
+            inputs = [past_switch, f"{integers}/[{if_long}]", f"{integers}/[{if_short}]"]
+            self.make_where(f"{basename}/{bound}", inputs, ir.DataType.INT64, shape=[1])
+            bounds.append(f"{basename}/{bound}/output_0")
+        for name, *parts in zip(outputs, short_caches, long_caches, strict=True):
+            both = self.register_weight(self.file.add(f"{name}_both", np.concatenate(parts)))
+            self.make_node("Slice", [both, *bounds, f"{integers}/[0]"], [name], name=f"{basename}/{name}")
 
     def register_weight(self: Any, tensor: ir.ExternalTensor) -> str:
         value = self.make_value(tensor.name, tensor.dtype, tensor.shape)
@@ -198,6 +228,14 @@ def import_builder() -> ModuleType:
         sys.path[:] = paths
     module: ModuleType = builder
     return module
+
+
+def _constant_outputs(branch: ir.Graph) -> Iterator[npt.NDArray[Any]]:
+    """The values of a graph's outputs, each the output of a Constant node."""
+    for output in branch.outputs:
+        node = output.producer()
+        assert node is not None
+        yield node.attributes["value"].as_tensor().numpy()
 
 
 def _builder_config(dims: DecoderDims, path: str) -> SimpleNamespace:

@@ -19,6 +19,7 @@ from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 pytestmark = pytest.mark.torch
 
 Open = Callable[[Path], onnxruntime.InferenceSession]
+SWITCH = 256
 
 
 def logits_of_both(
@@ -62,6 +63,59 @@ def test_rotary_caches_equal_transformers_bit_for_bit(fp32_model: Path, stock: P
         with torch.no_grad():
             cos, sin = stock.model.rotary_emb(torch.zeros(1), torch.arange(len(cache))[None])
         np.testing.assert_array_equal(cache, (cos if "cos" in node.output[0] else sin)[0, :, :half].numpy())
+
+
+@pytest.fixture(scope="module", params=["fp32", "fp16", "int4"])
+def decoders(
+    request: pytest.FixtureRequest, checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """The same decoder made for the CPU and for CUDA."""
+    folder = tmp_path_factory.mktemp(request.param)
+    dtype = np.float32 if request.param == "fp32" else np.float16
+    quantization = BlockQuantization(4, 32, 0) if request.param == "int4" else None
+    made = []
+    for device in ("cpu", "cuda"):
+        made.append(folder / f"{device}.onnx")
+        write_decoder(checkpoint, made[-1], device=device, dtype=dtype, quantization=quantization)
+    return made[0], made[1]
+
+
+@pytest.mark.parametrize("length", [1, SWITCH - 1, SWITCH, SWITCH + 1, 2 * SWITCH])
+def test_the_decoder_for_gpus_gives_the_same_logits_on_both_sides_of_the_switch(
+    decoders: tuple[Path, Path], session: Open, length: int
+) -> None:
+    cpu, cuda = (read_and_go_on(session(path), length) for path in decoders)
+    np.testing.assert_array_equal(cuda, cpu)
+
+
+def read_and_go_on(decoder: onnxruntime.InferenceSession, length: int) -> np.ndarray:
+    """Logits of a random prompt, and of three tokens behind it, read one by one."""
+    inputs = {wanted.name: wanted for wanted in decoder.get_inputs()}
+    dtype = np.float16 if inputs["inputs_embeds"].type == "tensor(float16)" else np.float32
+    embeds = np.random.default_rng(length).standard_normal((1, length + 3, 64)).astype(dtype)
+    caches = {name: np.zeros((1, 4, 0, 16), dtype=dtype) for name in inputs if name.startswith("past_key_values")}
+    found, read = [], 0
+    for end in range(length, length + 4):
+        feed = {"inputs_embeds": embeds[:, read:end], "attention_mask": np.ones((1, end), dtype=np.int64)}
+        logits, *present = decoder.run(None, feed | caches)
+        caches = dict(zip(caches, present, strict=True))
+        found.append(logits[0])
+        read = end
+    return np.concatenate(found)
+
+
+def test_the_decoder_for_gpus_has_no_control_flow_and_the_one_for_the_cpu_keeps_it(
+    decoders: tuple[Path, Path],
+) -> None:
+    cpu, cuda = (onnx.load(path, load_external_data=False).graph for path in decoders)
+    assert [node.op_type for node in cpu.node].count("If") == 1
+    assert not any(attribute.HasField("g") for node in cuda.node for attribute in node.attribute)
+    assert {node.op_type for node in cuda.node} - {node.op_type for node in cpu.node} == {"Slice", "Where"}
+
+
+def test_the_caches_for_gpus_lie_beside_the_graph_and_not_in_it(decoders: tuple[Path, Path]) -> None:
+    cpu, cuda = (path.stat().st_size for path in decoders)
+    assert cuda < cpu / 10
 
 
 def test_int4_logits_stay_close(int4_model: Path, session: Open, stock: Phi3ForCausalLM) -> None:
