@@ -78,7 +78,8 @@ def _build(source: Checkpoint, folder: Path, how: Recipe, meter: Meter) -> None:
     meter.enter("vision")
     write_vision(source, folder / "vision.onnx", dtype=how.dtype, quantization=how.vision)
     meter.enter("embedding")
-    write_embedding(source, folder / "embedding.onnx", dtype=how.dtype, table_dtype=how.table_dtype)
+    types = {"dtype": how.dtype, "table_dtype": how.table_dtype}
+    write_embedding(source, folder / "embedding.onnx", device=how.device, **types)
     meter.enter("decoder")
     quantization = {"quantization": how.decoder, "head": how.head}
     write_decoder(source, folder / "text.onnx", device=how.device, dtype=how.dtype, **quantization)

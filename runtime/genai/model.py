@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .. import hd
 from ..backend import ModelInputs
 from ..errors import InferenceError, MissingDependencyError, ModelFolderError
 from ..machine.device import Device, installed, preload_cuda_libraries
@@ -80,6 +81,7 @@ class GenaiModel:
     def new_generator(self, inputs: ModelInputs, max_length: int, rows: int = 1) -> Any:
         """A greedy genai generator that has run vision and prefill over `inputs`, ids [L] or [`rows`, L]."""
         model = self.handle
+        _check_slots(inputs)
         with mapped_errors("vision and prefill"):
             params = self.og.GeneratorParams(model)
             params.set_search_options(max_length=max_length, batch_size=rows, **_SEARCH)
@@ -102,6 +104,21 @@ class GenaiModel:
         tensors["image_sizes"] = inputs.image_sizes
         tensors["num_image_tokens"] = np.array(inputs.image_tokens, dtype=np.int64)
         return tensors
+
+
+def _check_slots(inputs: ModelInputs) -> None:
+    """Refuse image slots without a feature or features without a slot: no graph for a GPU would notice.
+
+    The vision graph makes as many features as the images' sizes say.
+    """
+    slots = int(np.count_nonzero(inputs.input_ids < 0))
+    sizes = [] if inputs.image_sizes is None else inputs.image_sizes.tolist()
+    features = sum(hd.HdPlan((0, 0), height // hd.CROP, width // hd.CROP).image_tokens for height, width in sizes)
+    if not slots == features == sum(inputs.image_tokens):
+        raise InferenceError(
+            f"the prompt has {slots} image slots for {features} image features ({sum(inputs.image_tokens)} announced); "
+            "make inputs with the backend's `preprocess`"
+        )
 
 
 def force_tokens(generator: Any, logits: npt.NDArray[np.floating], tokens: Mapping[int, int]) -> None:

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.dims import EMBED
+from phi3v.export.embedding import write_embedding
 
 pytestmark = pytest.mark.torch
 
@@ -48,3 +50,18 @@ def test_text_needs_no_features(int4_model: Path, session: Open) -> None:
 def test_int4_build_keeps_the_table_in_half_the_bytes(fp32_model: Path, int4_model: Path) -> None:
     sizes = [(folder / "embedding.onnx.data").stat().st_size for folder in (fp32_model, int4_model)]
     assert sizes[0] == 2 * sizes[1]
+
+
+@pytest.mark.parametrize("table", ["float16", "float32"])
+@pytest.mark.parametrize("ids", [IDS, np.array([[5]]), np.array([[-1, -1, -1]])], ids=["mixed", "text", "slots"])
+def test_the_graph_for_gpus_gives_the_same_rows_and_never_waits_for_the_number_of_slots(
+    checkpoint: Checkpoint, tmp_path: Path, session: Open, ids: np.ndarray, table: str
+) -> None:
+    given = {"input_ids": ids, "image_features": features(np.count_nonzero(ids < 0)).astype(np.float16)}
+    found = []
+    for device in ("cpu", "cuda"):
+        path = tmp_path / f"{device}.onnx"
+        write_embedding(checkpoint, path, device=device, dtype="float16", table_dtype=table)
+        found.append(session(path).run(None, given)[0])
+    np.testing.assert_array_equal(*found)
+    assert not {"NonZero", "ScatterND"} & {node.op_type for node in onnx.load(path, load_external_data=False).graph.node}
