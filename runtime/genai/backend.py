@@ -36,7 +36,7 @@ class GenaiBackend(HdPreprocessor):
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
         """A generation over `inputs`; its KV buffer holds prompt + `max_new_tokens`, no more."""
-        return GenaiGeneration(self.loaded.new_generator, self.model, inputs, chooser, max_new_tokens)
+        return GenaiGeneration(self.loaded, inputs, chooser, max_new_tokens)
 
     def reuse(self) -> Reuse:
         """Generations that take over each other's KV cache."""

@@ -53,7 +53,7 @@ class GenaiBatch:
             )
         self._length = longest_prompt([row.inputs for row in rows])
         most = self._length + max(row.max_new_tokens for row in rows)
-        self._limit = folder.stop_at_switch(self._length, most)
+        self._limit = model.buffer_tokens(self._length, folder.stop_at_switch(self._length, most))
         self._generator: Any = None
         self._alone: InTurn | None = None
 
@@ -106,8 +106,7 @@ class GenaiBatch:
     def _resume(self, model: GenaiModel, number: int) -> Generation:
         """This row's generation, continuing after the tokens it generated in the batch."""
         row, generated = self._rows[number], self._generated[number]
-        start = partial(GenaiGeneration, model.new_generator, model.folder, row.inputs, row.chooser)
-        return start(row.max_new_tokens, generated=generated)
+        return GenaiGeneration(model, row.inputs, row.chooser, row.max_new_tokens, generated=generated)
 
 
 def longest_prompt(rows: Sequence[ModelInputs]) -> int:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..backend import ModelInputs
 from ..errors import InferenceError
-from ..models.folder import ModelDir
 from ..sampling import TokenChooser
-from .model import force_tokens, mapped_errors
+from .model import GenaiModel, force_tokens, mapped_errors
 
 OpenGenerator = Callable[[ModelInputs, int], Any]
 """Returns a greedy generator that has read some inputs and has room for that many tokens."""
@@ -20,29 +20,32 @@ OpenGenerator = Callable[[ModelInputs, int], Any]
 class GenaiGeneration:
     """One sequence. When it crosses the LongRoPE switch it reads the whole sequence again, as the reference does.
 
-    `keep` gets the generator back when the generation ends, or None if something went wrong with it. `generated`
-    tokens were generated earlier and count towards `max_new_tokens`.
+    `open_generator` makes the generators; by default the model does. `keep` gets the generator back when the generation
+    ends, or None if something went wrong with it. `generated` tokens were generated earlier and count towards
+    `max_new_tokens`.
     """
 
     def __init__(
         self,
-        open_generator: OpenGenerator,
-        folder: ModelDir,
+        model: GenaiModel,
         inputs: ModelInputs,
         chooser: TokenChooser,
         max_new_tokens: int,
+        open_generator: OpenGenerator | None = None,
         keep: Callable[[Any], None] | None = None,
         generated: Sequence[int] = (),
     ) -> None:
-        self._open: OpenGenerator | None = open_generator
+        self._open: OpenGenerator | None = open_generator or model.new_generator
         self._keep = keep
-        self._folder = folder
+        self._model = model
         self._inputs = inputs
         self._chooser = chooser
         self._generated = list(generated)
         self._max_length = len(inputs.input_ids) + max_new_tokens
         self._limit = 0
-        """Tokens the running generator may hold; 0 before there is one."""
+        """Tokens at which the running generator has done its part; 0 before there is one."""
+        self._room = 0
+        """Tokens that its KV buffer holds: all of them, or one less."""
         self._generator: Any = None
 
     def step(self) -> int:
@@ -67,16 +70,23 @@ class GenaiGeneration:
         length = len(self._inputs.input_ids) + len(self._generated)
         if length >= self._limit:
             self._generator = None  # free the old KV buffer before the new one is allocated
-            self._limit = self._folder.stop_at_switch(length, self._max_length)
-            self._generator = open_generator(self._inputs_so_far(), self._limit)
+            self._limit = self._model.folder.stop_at_switch(length, self._max_length)
+            self._room = self._model.buffer_tokens(length, self._limit)
+            self._generator = open_generator(self._inputs_so_far(), self._room)
         with mapped_errors("generation"):
-            if not self._chooser.is_argmax:
-                logits = self._generator.get_logits()
-                force_tokens(self._generator, logits, {0: self._chooser.choose(logits[0, -1])})
-            self._generator.generate_next_token()
-            token = int(self._generator.get_next_tokens()[0])
+            token = self._generate() if length < self._room else self._choose(self._generator.get_logits())
         self._generated.append(token)
         return token
+
+    def _generate(self) -> int:
+        if not self._chooser.is_argmax:
+            logits = self._generator.get_logits()
+            force_tokens(self._generator, logits, {0: self._choose(logits)})
+        self._generator.generate_next_token()
+        return int(self._generator.get_next_tokens()[0])
+
+    def _choose(self, logits: npt.NDArray[np.floating]) -> int:
+        return self._chooser.choose(logits[0, -1])
 
     def _inputs_so_far(self) -> ModelInputs:
         ids = np.concatenate([self._inputs.input_ids, np.asarray(self._generated, dtype=np.int32)])

@@ -23,6 +23,7 @@ from ..machine.device import Device, installed, preload_cuda_libraries
 from ..machine.telemetry import switch_off_genais_telemetry
 from ..machine.threads import compute_threads
 from ..models.folder import ModelDir
+from .cuda_graph import require_cuda_graph
 
 _SEARCH = {"do_sample": False, "num_beams": 1, "min_length": 0, "repetition_penalty": 1.0}
 """Every option that a folder's own `search` section could set differently."""
@@ -39,7 +40,8 @@ _REWINDABLE_TYPE = "gemma3"
 class GenaiModel:
     """A model folder loaded by onnxruntime-genai; makes generators over inputs.
 
-    `cuda_graph` replays each decoding step as one recorded CUDA graph; `threads` None takes one for each physical core.
+    `cuda_graph` replays each decoding step as one recorded CUDA graph; OptionError if the folder's graphs cannot be
+    recorded. `threads` None takes one for each physical core.
     `rewinds`: its generators can go back to an earlier length and continue from there. Rewinding keeps the KV buffer
     and a CUDA graph's mask as they are, which is right only for a buffer that is written in place.
     """
@@ -58,7 +60,10 @@ class GenaiModel:
                 f"the vision graph of {folder.path} takes no float32 or float16 pixel_values; "
                 "fetch or export the model again"
             )
+        if cuda_graph:
+            require_cuda_graph(folder, device)
         self.folder = folder
+        self._records = cuda_graph
         self.rewinds = rewindable and folder.shared_kv_buffer and not cuda_graph
         self.og = import_genai()
         self._pixel_dtype = np.dtype(folder.pixel_dtype)
@@ -91,6 +96,17 @@ class GenaiModel:
             else:
                 generator.set_inputs(self._name_tensors(inputs))
         return generator
+
+    def buffer_tokens(self, length: int, max_length: int) -> int:
+        """Tokens to make a KV buffer for when `length` are there already, of at most `max_length`.
+
+        A recorded CUDA graph gets a mask as wide as the buffer, and LongRoPE's factors go by the width of the mask. So
+        while they are to be short, its buffer ends at the switch.
+        """
+        switch = self.folder.original_context_length
+        if self._records and switch is not None and not self.folder.past_switch(length):
+            return min(max_length, switch)
+        return max_length
 
     def close(self) -> None:
         """Drop the model; memory is freed when the last generator is gone."""

@@ -71,7 +71,7 @@ class PrefixCache:
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
         """A generation that reuses what the kept cache and `inputs` share."""
-        return GenaiGeneration(self._take, self._model.folder, inputs, chooser, max_new_tokens, keep=self._give_back)
+        return GenaiGeneration(self._model, inputs, chooser, max_new_tokens, self._take, self._give_back)
 
     def close(self) -> None:
         """Free the KV cache."""

@@ -64,4 +64,6 @@ def test_the_graph_for_gpus_gives_the_same_rows_and_never_waits_for_the_number_o
         write_embedding(checkpoint, path, device=device, dtype="float16", table_dtype=table)
         found.append(session(path).run(None, given)[0])
     np.testing.assert_array_equal(*found)
-    assert not {"NonZero", "ScatterND"} & {node.op_type for node in onnx.load(path, load_external_data=False).graph.node}
+    assert not {"NonZero", "ScatterND"} & {
+        node.op_type for node in onnx.load(path, load_external_data=False).graph.node
+    }

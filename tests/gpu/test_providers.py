@@ -48,9 +48,8 @@ def test_on_a_gpu_only_the_decoder_is_overlaid() -> None:
 def test_on_the_cpu_all_three_graphs_get_the_threads() -> None:
     config = configure("cpu", threads=3)
     assert config.providers == []
-    assert config.overlaid == dict.fromkeys(
-        ("decoder", "embedding", "vision"), {"session_options": {"intra_op_num_threads": 3}}
-    )
+    options = {"session_options": {"intra_op_num_threads": 3}}
+    assert config.overlaid == {"decoder": options, "embedding": options, "vision": options}
 
 
 @pytest.mark.parametrize(("wanted", "value"), [(False, "0"), (True, "1")])

@@ -1,0 +1,113 @@
+"""Folders whose graphs can be recorded as CUDA graphs, and the switch of LongRoPE's factors under such a graph."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from phi3v.backend import BatchRow, ModelInputs
+from phi3v.errors import OptionError
+from phi3v.export.build import export_model
+from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
+from phi3v.genai.backend import GenaiBackend
+from phi3v.genai.cuda_graph import require_cuda_graph
+from phi3v.models.folder import ModelDir
+from phi3v.sampling import TokenChooser
+from phi3v.types import SamplingParams
+
+SWITCH = 64
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    dims = tiny_dims(original_context=SWITCH, context=1024)
+    return write_random_checkpoint(tmp_path_factory.mktemp("graph") / "checkpoint", dims, seed=2)
+
+
+@pytest.fixture(scope="module")
+def cuda_folder(checkpoint: Path) -> Path:
+    return export_model(checkpoint, checkpoint.parent / "cuda", precision="fp16", device="cuda")
+
+
+@pytest.fixture(scope="module")
+def cpu_folder(checkpoint: Path) -> Path:
+    return export_model(checkpoint, checkpoint.parent / "cpu", precision="fp32")
+
+
+def test_a_folder_made_for_cuda_can_be_recorded(cuda_folder: Path) -> None:
+    require_cuda_graph(ModelDir.open(cuda_folder), "cuda")
+
+
+def test_a_decoder_with_an_if_is_refused_and_the_export_named(cpu_folder: Path) -> None:
+    with pytest.raises(OptionError, match=r"If node; leave the option out.*phi3v export CHECKPOINT FOLDER --device cu"):
+        GenaiBackend(ModelDir.open(cpu_folder), "cuda", cuda_graph=True)
+
+
+def test_vision_without_options_of_its_own_is_refused(cuda_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(cuda_folder, tmp_path / "published"))
+    (folder / "phi3v.json").unlink()
+    config = json.loads((folder / "genai_config.json").read_text())
+    del config["model"]["vision"]["session_options"]
+    (folder / "genai_config.json").write_text(json.dumps(config))
+    with pytest.raises(OptionError, match=r"genai_config\.json gives vision and embedding no session_options"):
+        require_cuda_graph(ModelDir.open(folder), "cuda")
+
+
+def test_a_cuda_graph_on_the_cpu_is_refused(cpu_folder: Path) -> None:
+    with pytest.raises(OptionError, match="needs the device cuda"):
+        GenaiBackend(ModelDir.open(cpu_folder), "cpu", cuda_graph=True)
+
+
+@pytest.fixture(scope="module")
+def plain(cpu_folder: Path) -> GenaiBackend:
+    return GenaiBackend(ModelDir.open(cpu_folder), "cpu")
+
+
+@pytest.fixture(scope="module")
+def recording(cpu_folder: Path) -> GenaiBackend:
+    """Cut to the switch as with a CUDA graph; the CPU shows that the tokens stay the same."""
+    backend = GenaiBackend(ModelDir.open(cpu_folder), "cpu", rewindable=False)
+    backend.loaded._records = True
+    return backend
+
+
+def prompt(length: int) -> ModelInputs:
+    return ModelInputs(np.random.default_rng(7).integers(3, 400, length).astype(np.int32), None, None, ())
+
+
+def answer(backend: GenaiBackend, length: int, sampling: SamplingParams) -> list[int]:
+    generation = backend.start(prompt(length), TokenChooser(sampling), 12)
+    return [generation.step() for _ in range(12)]
+
+
+@pytest.mark.parametrize(
+    "sampling", [SamplingParams(), SamplingParams(temperature=0.8, seed=3)], ids=["greedy", "draw"]
+)
+@pytest.mark.parametrize("length", [20, SWITCH - 12, SWITCH - 5, SWITCH - 1, SWITCH, SWITCH + 1])
+def test_a_buffer_that_ends_at_the_switch_gives_the_same_tokens(
+    plain: GenaiBackend, recording: GenaiBackend, length: int, sampling: SamplingParams
+) -> None:
+    assert answer(recording, length, sampling) == answer(plain, length, sampling)
+
+
+def test_a_batch_that_crosses_the_switch_gives_the_same_tokens(plain: GenaiBackend, recording: GenaiBackend) -> None:
+    def answers(backend: GenaiBackend) -> dict[int, list[int]]:
+        lengths = (SWITCH - 5, SWITCH - 9)
+        batch = backend.start_batch([BatchRow(prompt(length), TokenChooser(), 8) for length in lengths])
+        found: dict[int, list[int]] = {0: [], 1: []}
+        while any(len(tokens) < 8 for tokens in found.values()):
+            for row, token in batch.step().items():
+                found[row].append(token)
+                if len(found[row]) == 8:
+                    batch.leave(row)
+        return found
+
+    assert answers(recording) == answers(plain)
+
+
+def test_no_buffer_under_a_graph_is_wider_than_the_switch_while_the_factors_are_short(recording: GenaiBackend) -> None:
+    loaded = recording.loaded
+    assert loaded.buffer_tokens(SWITCH, 10 * SWITCH) == loaded.buffer_tokens(1, SWITCH + 1) == SWITCH
+    assert loaded.buffer_tokens(SWITCH + 1, 10 * SWITCH) == 10 * SWITCH
