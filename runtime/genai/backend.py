@@ -46,9 +46,14 @@ class GenaiBackend(HdPreprocessor):
 
     @property
     def max_batch_size(self) -> int:
-        """genai's own limit; 1 if the graph mishandles padded rows."""
+        """genai's own limit; 1 if the graph mishandles padded rows, or with a CUDA graph.
+
+        With one, the mask is wider than a prompt, which ONNX Runtime's attention takes for a prompt behind another; and
+        that it refuses for more than one row.
+        """
         if self._max_batch_size is None:
-            self._max_batch_size = MAX_BATCH_SIZE if ignores_padding(self.loaded, self.tokenizer) else 1
+            batches = not self.loaded.records and ignores_padding(self.loaded, self.tokenizer)
+            self._max_batch_size = MAX_BATCH_SIZE if batches else 1
         return self._max_batch_size
 
     def batch_bytes(self, rows: Sequence[ModelInputs], max_new_tokens: int) -> int:

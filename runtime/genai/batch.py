@@ -53,7 +53,7 @@ class GenaiBatch:
             )
         self._length = longest_prompt([row.inputs for row in rows])
         most = self._length + max(row.max_new_tokens for row in rows)
-        self._limit = model.buffer_tokens(self._length, folder.stop_at_switch(self._length, most))
+        self._limit = folder.stop_at_switch(self._length, most)
         self._generator: Any = None
         self._alone: InTurn | None = None
 

@@ -41,7 +41,7 @@ class GenaiModel:
     """A model folder loaded by onnxruntime-genai; makes generators over inputs.
 
     `cuda_graph` replays each decoding step as one recorded CUDA graph; OptionError if the folder's graphs cannot be
-    recorded. `threads` None takes one for each physical core.
+    recorded. `threads` None takes one for each physical core. `records` says whether there is a CUDA graph.
     `rewinds`: its generators can go back to an earlier length and continue from there. Rewinding keeps the KV buffer
     and a CUDA graph's mask as they are, which is right only for a buffer that is written in place.
     """
@@ -63,7 +63,7 @@ class GenaiModel:
         if cuda_graph:
             require_cuda_graph(folder, device)
         self.folder = folder
-        self._records = cuda_graph
+        self.records = cuda_graph
         self.rewinds = rewindable and folder.shared_kv_buffer and not cuda_graph
         self.og = import_genai()
         self._pixel_dtype = np.dtype(folder.pixel_dtype)
@@ -104,7 +104,7 @@ class GenaiModel:
         while they are to be short, its buffer ends at the switch.
         """
         switch = self.folder.original_context_length
-        if self._records and switch is not None and not self.folder.past_switch(length):
+        if self.records and switch is not None and not self.folder.past_switch(length):
             return min(max_length, switch)
         return max_length
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phi3v.backend import BatchRow, ModelInputs
+from phi3v.backend import ModelInputs
 from phi3v.errors import OptionError
 from phi3v.export.build import export_model
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
@@ -69,7 +69,7 @@ def plain(cpu_folder: Path) -> GenaiBackend:
 def recording(cpu_folder: Path) -> GenaiBackend:
     """Cut to the switch as with a CUDA graph; the CPU shows that the tokens stay the same."""
     backend = GenaiBackend(ModelDir.open(cpu_folder), "cpu", rewindable=False)
-    backend.loaded._records = True
+    backend.loaded.records = True
     return backend
 
 
@@ -92,19 +92,8 @@ def test_a_buffer_that_ends_at_the_switch_gives_the_same_tokens(
     assert answer(recording, length, sampling) == answer(plain, length, sampling)
 
 
-def test_a_batch_that_crosses_the_switch_gives_the_same_tokens(plain: GenaiBackend, recording: GenaiBackend) -> None:
-    def answers(backend: GenaiBackend) -> dict[int, list[int]]:
-        lengths = (SWITCH - 5, SWITCH - 9)
-        batch = backend.start_batch([BatchRow(prompt(length), TokenChooser(), 8) for length in lengths])
-        found: dict[int, list[int]] = {0: [], 1: []}
-        while any(len(tokens) < 8 for tokens in found.values()):
-            for row, token in batch.step().items():
-                found[row].append(token)
-                if len(found[row]) == 8:
-                    batch.leave(row)
-        return found
-
-    assert answers(recording) == answers(plain)
+def test_under_a_graph_answers_are_given_one_after_the_other(plain: GenaiBackend, recording: GenaiBackend) -> None:
+    assert (plain.max_batch_size, recording.max_batch_size) == (32, 1)
 
 
 def test_no_buffer_under_a_graph_is_wider_than_the_switch_while_the_factors_are_short(recording: GenaiBackend) -> None:
