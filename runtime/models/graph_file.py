@@ -1,4 +1,4 @@
-"""Reads facts off an ONNX graph's protobuf bytes: which data files it names, and the type of its pixels.
+"""Reads facts off an ONNX graph's protobuf bytes: its data files, the type of its pixels, control flow.
 
 Finds them by pattern in the mapped file, so that opening a model folder needs no onnx package and little time.
 """
@@ -17,6 +17,8 @@ from .files import name_in_errors, require_file
 _LOCATION = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
 # Source: onnx.proto, ValueInfoProto {name = 1; type = 2}, TypeProto {tensor_type = 1}, Tensor {elem_type = 1}.
 _PIXEL_INPUT = re.compile(rb"\x0a\x0cpixel_values\x12.{1,2}?\x0a.{1,2}?\x08([\x01\x0a])", re.DOTALL)
+# Source: onnx.proto, NodeProto {op_type = 4}: the key, the length of the name, the name.
+_CONTROL_FLOW = re.compile(rb"\x22(?:\x02If|\x04Loop|\x04Scan)")
 _PIXEL_DTYPES = {b"\x01": "float32", b"\x0a": "float16"}
 
 
@@ -47,6 +49,12 @@ def find_pixel_dtype(graph: Path) -> str | None:
     with _map(graph) as content:
         found = _PIXEL_INPUT.search(content)
         return _PIXEL_DTYPES[found.group(1)] if found else None
+
+
+def has_control_flow(graph: Path) -> bool:
+    """Whether a graph branches or loops; bytes of weights that look like it count too."""
+    with _map(graph) as content:
+        return _CONTROL_FLOW.search(content) is not None
 
 
 @contextmanager

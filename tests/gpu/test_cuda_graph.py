@@ -17,6 +17,8 @@ from phi3v.models.folder import ModelDir
 from phi3v.sampling import TokenChooser
 from phi3v.types import SamplingParams
 
+pytestmark = pytest.mark.torch
+
 SWITCH = 64
 
 
