@@ -29,6 +29,9 @@ BUILTIN = Path(__file__).parent.parent / "builtin" / "nano"
 """The model that comes with the package."""
 
 _PROCESSOR_CONFIG = "processor_config.json"
+_PUBLISHED_END_TOKENS = (32000, 32001, 32007)
+"""<|endoftext|>, <|assistant|> and <|end|> of every published Phi-3-vision."""
+
 _ALWAYS_NEEDED = (_PROCESSOR_CONFIG, "tokenizer.json", "tokenizer_config.json")
 
 
@@ -95,7 +98,7 @@ class ModelDir:
                 "pixel_dtype": pixels,
                 "shared_kv_buffer": shared,
             }
-            return cls(path=folder, **known, **_limits(model, manifest))
+            return cls(path=folder, **known, **_limits(model, manifest, pixels))
 
     @property
     def name(self) -> str:
@@ -179,20 +182,38 @@ def _read_num_crops(file: Path) -> int:
     raise ModelFolderError(f"{file} sets no num_crops; {REPAIR}")
 
 
-def _limits(model: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
+def _guess_device(providers: list[str], pixel_dtype: str | None) -> str:
+    """What a build without a manifest is for.
+
+    The published builds for CUDA name no provider, and differ from those for the CPU in their half-precision pixels.
+    """
+    return "cuda" if "cuda" in providers or (not providers and pixel_dtype == "float16") else "cpu"
+
+
+def _end_tokens(stated: int | list[int], vocab_size: int) -> frozenset[int]:
+    """The ids that end an answer.
+
+    A published genai_config.json may name one. The checkpoint's generation_config.json has three, which is what
+    a configuration with a list states.
+    """
+    if isinstance(stated, list):
+        return frozenset(stated)
+    return frozenset({stated, *(token for token in _PUBLISHED_END_TOKENS if token < vocab_size)})
+
+
+def _limits(model: dict[str, Any], manifest: Manifest, pixel_dtype: str | None) -> dict[str, Any]:
     """What a folder can do, according to genai's configuration and the manifest."""
     decoder, context = model["decoder"], int(model["context_length"])
     providers = [name for entry in decoder["session_options"]["provider_options"] for name in entry]
-    built_for = manifest.device or ("cuda" if "cuda" in providers else "cpu")
+    built_for = manifest.device or _guess_device(providers, pixel_dtype)
     kv_values = decoder["num_hidden_layers"] * 2 * decoder["num_key_value_heads"] * decoder["head_size"]
     stated = manifest.original_context_length
     original = ORIGINAL_CONTEXT if stated is UNSTATED else stated
-    eos = model["eos_token_id"]
     return {
         "context_length": context,
         "vocab_size": int(model["vocab_size"]),
         "original_context_length": original if original is not None and original < context else None,
-        "eos_token_ids": frozenset(eos if isinstance(eos, list) else [eos]),
+        "eos_token_ids": _end_tokens(model["eos_token_id"], int(model["vocab_size"])),
         "kv_bytes_per_token": manifest.kv_bytes_per_token or int(kv_values * (2 if built_for == "cuda" else 4)),
         "built_for": built_for,
         "precision": manifest.precision,

@@ -110,3 +110,43 @@ def test_a_path_that_is_not_utf8_is_named_as_the_cause(folder: Path) -> None:
     os.rename(folder, odd)  # noqa: PTH104
     with pytest.raises(ModelFolderError, match="not valid UTF-8"):
         ModelDir.open(os.fsdecode(odd))
+
+
+PIXELS = {
+    # A graph's input as protobuf states it: its name, and the element type that is its last byte.
+    dtype: b"\x0a\x0cpixel_values\x12\x08\x0a\x06\x08" + code
+    for dtype, code in (("float32", b"\x01"), ("float16", b"\x0a"))
+}
+
+
+@pytest.mark.parametrize(("pixels", "device"), [("float16", "cuda"), ("float32", "cpu")])
+def test_a_published_folder_without_a_manifest_is_for_cuda_if_its_pixels_are_of_half_precision(
+    folder: Path, pixels: str, device: str
+) -> None:
+    (folder / MANIFEST).unlink()
+    (folder / "vision.onnx").write_bytes(PIXELS[pixels])
+    model = ModelDir.open(folder)
+    assert (model.pixel_dtype, model.built_for) == (pixels, device)
+    assert model.kv_bytes(1) == 2 * 2 * 4 * 16 * (2 if device == "cuda" else 4)
+
+
+def test_half_precision_for_the_cpu_is_what_its_manifest_says(folder: Path) -> None:
+    (folder / MANIFEST).write_text(json.dumps({"device": "cpu", "pixel_dtype": "float16"}))
+    assert ModelDir.open(folder).built_for == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("stated_ids", "vocab_size", "ends"),
+    [
+        (32007, 32064, {32000, 32001, 32007}),
+        (2, 512, {2}),
+        ([32007, 32000], 32064, {32007, 32000}),
+    ],
+)
+def test_a_single_end_token_is_not_all_that_ends_an_answer(
+    folder: Path, stated_ids: object, vocab_size: int, ends: set[int]
+) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    config["model"].update(eos_token_id=stated_ids, vocab_size=vocab_size)
+    (folder / CONFIG).write_text(json.dumps(config))
+    assert ModelDir.open(folder).eos_token_ids == ends
