@@ -16,7 +16,7 @@ from ..errors import DeviceError, OptionError
 from ..export.build import export_model
 from ..export.checkpoint import Checkpoint
 from ..export.synthetic import full_dims, tiny_dims, write_random_checkpoint
-from ..machine.device import cuda_status
+from ..machine.cuda import cuda_status
 from ..models.manifest import has_manifest
 from .cases import Case
 from .program import run_command

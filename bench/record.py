@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OptionError
-from ..machine.device import gpus, installed
+from ..machine.cuda import gpus, installed
 from ..machine.memory import total_memory
 from ..models.fingerprint import hash_contents
 from ..models.manifest import Manifest

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ..errors import InferenceError, OptionError
-from ..machine.device import gpus
+from ..machine.cuda import gpus
 from ..machine.memory import available_memory
 from .cases import PROMPT, Case
 from .extras import require_extra

@@ -111,7 +111,7 @@ class _ExampleLoop:
     def __init__(self, model: ModelDir, device: Literal["cpu", "cuda"], threads: int | None = None) -> None:
         from ..genai.model import import_genai, load_model
 
-        self._og = import_genai()
+        self._og = import_genai(device)
         self._model = load_model(self._og, model, device, threads=threads)
         self._processor = self._model.create_multimodal_processor()
 

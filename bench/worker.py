@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from ..machine.device import gpu_memory_used
+from ..machine.cuda import gpu_memory_used
 from ..machine.memory import peak_memory, reset_peak_memory
 
 

@@ -66,7 +66,7 @@ def load_engine(model: str | None, device: str, images: Sequence[ImageSource]) -
     check_images(images)
     began = time.perf_counter()
     with Interrupt(ends_program=True):
-        engine = phi3v.load(model, device)  # type: ignore[arg-type]
+        engine = phi3v.load(model, device)
     load_s = time.perf_counter() - began
     return LoadedEngine(engine, Answerer(engine.model, engine.device, load_s, warm=False))
 

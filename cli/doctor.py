@@ -61,7 +61,7 @@ def examine() -> Iterator[Check]:
 
 
 def _check_packages() -> Iterator[Check]:
-    from phi3v.machine.device import installed
+    from phi3v.machine.cuda import installed
 
     for name in _PACKAGES:
         if version := installed(name):
@@ -71,7 +71,7 @@ def _check_packages() -> Iterator[Check]:
 
 
 def _check_clashes() -> Iterator[Check]:
-    from phi3v.machine.device import installed
+    from phi3v.machine.cuda import installed
 
     for plain, cuda in _CLASHES:
         found = [f"{name} {version}" for name in (plain, cuda) if (version := installed(name))]
@@ -90,7 +90,7 @@ def _check_engine() -> Iterator[Check]:
     from phi3v.genai.model import import_genai
 
     try:
-        import_genai()
+        import_genai("cuda")
         import onnxruntime
     except MissingDependencyError as exc:
         yield Check("engine", "fail", "onnxruntime-genai does not load", str(exc))
@@ -109,15 +109,19 @@ def _check_engine() -> Iterator[Check]:
 
 def _check_cuda() -> Iterator[Check]:
     from phi3v.errors import MissingDependencyError
-    from phi3v.machine.device import CUDA_LIBRARIES, gpus, installed, missing_cuda_libraries
+    from phi3v.machine.cuda import CUDA_LIBRARIES, find_problem, gpus, installed, missing_cuda_libraries
 
     found = gpus()
     for gpu in found:
-        yield Check("gpu", "ok", f"{gpu.name}, {gpu.memory_bytes >> 20} MiB, driver for CUDA {gpu.driver_cuda}")
+        about = f"{gpu.name}, {gpu.memory_bytes >> 20} MiB, compute capability {gpu.compute_capability}"
+        yield Check("gpu", "ok", f"{about}, driver for CUDA {gpu.driver_cuda}")
     if not installed("onnxruntime-genai-cuda"):
         hint = "pip uninstall -y onnxruntime-genai onnxruntime && pip install 'phi3v[cuda]'" if found else ""
         yield Check("cuda", "note", "the CUDA build is not installed; models run on the CPU", hint)
         return
+    if found and (problem := find_problem(found[0])):
+        reason, _, remedy = problem.partition("; ")
+        yield Check("gpu", "fail", reason, remedy)
     if not found:
         yield Check("gpu", "fail", "no NVIDIA driver with a GPU answers", "check nvidia-smi; or install 'phi3v[cpu]'")
     try:

@@ -16,7 +16,7 @@ from numbers import Integral
 from .answer import Answer
 from .backend import Backend, BatchBackend, BatchGeneration, BatchRow, InTurn
 from .errors import AnswerError, ContextLengthError, OptionError, Phi3VError
-from .machine.device import gpus
+from .machine.cuda import gpus
 from .machine.memory import available_memory
 from .prepare import PreparedRequest, check_memory
 from .types import MAX_BATCH_SIZE, GenerationResult

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from .answer_format import AnswerFormat
     from .images.load import ImageSource
-    from .machine.device import DeviceChoice
     from .session import Session
     from .types import GenerationRequest, GenerationResult, NumCrops
 
@@ -162,21 +161,22 @@ class Engine(Closing):
 
 def load(
     model: str | os.PathLike[str] | None = None,
-    device: DeviceChoice = "auto",
+    device: str = "auto",
     *,
     processor: Literal["phi3v", "genai"] = "phi3v",
 ) -> Engine:
     """Load a model: a folder, a pulled one by its name or `name:variant`, or the built-in one, "nano".
 
     Without one: `PHI3V_MODEL`, else the best pulled model that fits this machine, else, with a BuiltinModelWarning,
-    the built-in one. `device` "auto" takes the GPU if the model was built for it and it works. `processor` "genai"
-    drives genai's own multimodal processor instead of ours, for comparison only. Raises only subclasses of Phi3VError.
+    the built-in one. `device` is "auto", "cpu", "cuda" or, for the second GPU, "cuda:1"; "auto" takes the GPU if the
+    model was built for it and it works. `processor` "genai" drives genai's own multimodal processor instead of ours,
+    for comparison only. Raises only subclasses of Phi3VError.
     """
     if processor not in ("phi3v", "genai"):
         raise OptionError(f"processor is {processor!r}; allowed: 'phi3v', 'genai'")
-    from .machine.device import choose_device
+    from .machine.device import choose_device, select_device
 
-    folder = ModelDir.open(resolve_model(model, device))
+    folder = ModelDir.open(resolve_model(model, select_device(device)))
     if folder.path == BUILTIN and wanted_model(model) is None:
         _warn_of_builtin(folder)
     chosen = choose_device(device, folder.built_for)

@@ -36,7 +36,7 @@ def _serve(channel: socket.socket, model: str, device: str) -> None:
 
     began = time.perf_counter()
     try:
-        engine = phi3v.load(model, device)  # type: ignore[arg-type]
+        engine = phi3v.load(model, device)
     except Phi3VError as exc:
         send(channel, error_message(exc))
         return

@@ -1,7 +1,8 @@
 """Whether a folder's graphs can be run as recorded CUDA graphs.
 
-ONNX Runtime refuses to record a graph with control flow. The published decoders, and ours before 0.2, choose LongRoPE's
-caches with an `If`. genai records vision and embedding too unless genai_config.json gives them options of their own.
+ONNX Runtime refuses to record a graph with control flow. The published decoders, and older ones of ours, choose
+LongRoPE's caches with an `If`. genai records vision and embedding too, unless genai_config.json gives them options of
+their own.
 """
 
 from __future__ import annotations

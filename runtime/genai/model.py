@@ -19,7 +19,8 @@ import numpy.typing as npt
 from .. import hd
 from ..backend import ModelInputs
 from ..errors import InferenceError, MissingDependencyError, ModelFolderError
-from ..machine.device import Device, installed, preload_cuda_libraries
+from ..machine.cuda import installed, preload_cuda_libraries
+from ..machine.device import Device
 from ..machine.telemetry import switch_off_genais_telemetry
 from ..machine.threads import compute_threads
 from ..models.folder import ModelDir
@@ -65,7 +66,7 @@ class GenaiModel:
         self.folder = folder
         self.records = cuda_graph
         self.rewinds = rewindable and folder.shared_kv_buffer and not cuda_graph
-        self.og = import_genai()
+        self.og = import_genai(device)
         self._pixel_dtype = np.dtype(folder.pixel_dtype)
         self._model = load_model(
             self.og, folder, device, cuda_graph=cuda_graph, threads=threads, rewindable=self.rewinds
@@ -150,10 +151,13 @@ def force_tokens(generator: Any, logits: npt.NDArray[np.floating], tokens: Mappi
     generator.set_logits(logits)
 
 
-def import_genai() -> ModuleType:
-    """Import onnxruntime_genai with its telemetry off. Raises MissingDependencyError that names the extra."""
+def import_genai(device: Device = "cpu") -> ModuleType:
+    """Import onnxruntime_genai with its telemetry off. Raises MissingDependencyError that names the extra.
+
+    The CUDA libraries, 0.3 GB of memory, are loaded for that device only.
+    """
     switch_off_genais_telemetry()
-    if installed("onnxruntime-genai-cuda"):
+    if device == "cuda" and installed("onnxruntime-genai-cuda"):
         preload_cuda_libraries()
     try:
         return importlib.import_module("onnxruntime_genai")

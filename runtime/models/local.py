@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelFolderError, ModelNotFoundError, OptionError
-from ..machine.device import cuda_status, gpus
+from ..machine.cuda import cuda_status, gpus
 from ..machine.memory import total_memory
 from .folder import BUILTIN, GENAI_CONFIG, MODEL_VARIABLE
 from .manifest import MANIFEST, Manifest
@@ -48,7 +48,7 @@ class LocalModel:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a model can use here, in bytes: memory of the best usable GPU (0: none), and RAM (None where unknown)."""
+    """What a model can use here, in bytes: memory of the GPU that genai takes (0: none), and RAM (None: unknown)."""
 
     gpu_memory: int
     ram: int | None
@@ -57,7 +57,7 @@ class Machine:
     def inspect(cls) -> Machine:
         """This machine. A GPU counts only when CUDA would really load."""
         usable = cuda_status().usable
-        return cls(max((gpu.memory_bytes for gpu in gpus()), default=0) if usable else 0, total_memory())
+        return cls(gpus()[0].memory_bytes if usable else 0, total_memory())
 
     def fits(self, device: str, memory_bytes: int) -> bool:
         """Whether a model for `device` that needs `memory_bytes` can run here."""

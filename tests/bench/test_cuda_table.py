@@ -11,7 +11,7 @@ from phi3v.bench.cuda_table import build, list_subjects
 from phi3v.bench.record import Record
 from phi3v.errors import OptionError
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
-from phi3v.machine.device import cuda_status
+from phi3v.machine.cuda import cuda_status
 
 pytestmark = pytest.mark.torch
 

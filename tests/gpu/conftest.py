@@ -37,12 +37,25 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run_probe(fake_cuda: Path, package: Path, tmp_path_factory: pytest.TempPathFactory) -> Probe:
-    """Calls a function of probe.py in the environment, in a process of its own."""
+    """Calls a function of probe.py in the environment, in a process of its own.
 
-    def run(function: str, *, env: dict[str, str] | None = None, **arguments: Any) -> Any:
+    `wheels` False leaves out what the nvidia wheels bring, `driver` False the driver.
+    """
+
+    def run(
+        function: str,
+        *,
+        env: dict[str, str] | None = None,
+        wheels: bool = True,
+        driver: bool = True,
+        **arguments: Any,
+    ) -> Any:
         asked = {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAKE_CUDA", "CUDA_", "LD_"))}
-        paths = {"PYTHONPATH": str(package), "LD_LIBRARY_PATH": str(fake_cuda / "driver")}
+        imported = [package, fake_cuda / "wheels"] if wheels else [package]
+        paths = {"PYTHONPATH": os.pathsep.join(map(str, imported))}
+        if driver:
+            paths["LD_LIBRARY_PATH"] = str(fake_cuda / "driver")
         done = subprocess.run(
             [str(fake_cuda / "bin" / "python"), str(HERE / "probe.py"), function, json.dumps(asked)],
             env={**kept, **paths, **(env or {})},

@@ -166,7 +166,7 @@ def fail(folder: str, device: str = "cuda") -> str:
     import phi3v
 
     try:
-        phi3v.load(folder, device).close()  # type: ignore[arg-type]
+        phi3v.load(folder, device).close()
     except Phi3VError as exc:
         return f"{type(exc).__name__}: {exc}"
     return ""
@@ -176,7 +176,7 @@ def maps(folder: str, device: str) -> list[str]:
     """Shared libraries in memory once a folder is loaded on a device."""
     import phi3v
 
-    with phi3v.load(folder, device):  # type: ignore[arg-type]
+    with phi3v.load(folder, device):
         lines = Path("/proc/self/maps").read_text().splitlines()
     return sorted({Path(line.split()[-1]).name for line in lines if ".so" in line})
 

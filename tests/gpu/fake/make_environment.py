@@ -59,9 +59,13 @@ def _install(folder: Path) -> None:
 
 
 def _build(folder: Path) -> None:
-    """The libraries lie where the nvidia wheels would put them; the driver in a folder for LD_LIBRARY_PATH."""
+    """Libraries as the nvidia wheels lay them, in a folder for PYTHONPATH; the driver in one for LD_LIBRARY_PATH.
+
+    So tests can leave either out.
+    """
     (site,) = (folder / "lib").glob("python*/site-packages")
-    cuda, cudnn, driver = site / "nvidia" / "cu13" / "lib", site / "nvidia" / "cudnn" / "lib", folder / "driver"
+    wheels, driver = folder / "wheels" / "nvidia", folder / "driver"
+    cuda, cudnn = wheels / "cu13" / "lib", wheels / "cudnn" / "lib"
     for place in (cuda, cudnn, driver):
         place.mkdir(parents=True, exist_ok=True)
     (include,) = (folder / "headers").glob("nvidia/*/include")

@@ -1,13 +1,18 @@
-"""What a missing package of the CUDA stack looks like: an answer, never a crash."""
+"""What is missing, too old or not there in the CUDA stack is named; a GPU can be chosen once in a process."""
 
+import os
 import sys
+from dataclasses import replace
 
 import pytest
 
 from phi3v.cli.doctor import _check_cuda
-from phi3v.errors import MissingDependencyError
+from phi3v.errors import DeviceError, MissingDependencyError, OptionError
 from phi3v.genai import model as genai
-from phi3v.machine import device
+from phi3v.machine import cuda
+from phi3v.machine.device import select_device
+
+GPU = cuda.Gpu("A GPU", 1 << 30, driver_cuda="13.0", compute_capability="9.0")
 
 
 @pytest.fixture
@@ -17,19 +22,97 @@ def cuda_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     def installed(name: str) -> str | None:
         return "0.18.0" if name == "onnxruntime-genai-cuda" else None
 
-    for module in (device, genai):
+    for module in (cuda, genai):
         monkeypatch.setattr(module, "installed", installed)
-    monkeypatch.setattr(device, "gpus", lambda: [device.Gpu("GPU", 1 << 30, "13.0")])
+    monkeypatch.setattr(cuda, "gpus", lambda: [GPU])
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
 
 
 @pytest.mark.usefixtures("cuda_without_onnxruntime")
 def test_loading_without_onnxruntime_names_what_to_install() -> None:
     with pytest.raises(MissingDependencyError, match=r"phi3v\[cuda\]"):
-        genai.import_genai()
+        genai.import_genai("cuda")
 
 
 @pytest.mark.usefixtures("cuda_without_onnxruntime")
 def test_cuda_without_onnxruntime_is_not_usable_and_doctor_says_so() -> None:
-    assert not device.cuda_status().usable
+    assert not cuda.cuda_status().usable
     assert [(check.name, check.status) for check in _check_cuda() if check.status == "fail"] == [("cuda", "fail")]
+
+
+@pytest.mark.parametrize("capability", ["7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "12.0", "12.1"])
+def test_a_gpu_that_the_wheels_hold_code_for_has_no_problem(capability: str) -> None:
+    assert cuda.find_problem(replace(GPU, compute_capability=capability)) is None
+
+
+@pytest.mark.parametrize("capability", ["6.1", "7.0", "7.2", "10.0", "10.3", "11.0"])
+def test_a_gpu_without_code_in_the_wheels_is_named_with_what_there_is(capability: str) -> None:
+    problem = cuda.find_problem(replace(GPU, compute_capability=capability))
+    assert problem is not None
+    assert problem.startswith(
+        f"A GPU has compute capability {capability}, and ONNX Runtime's CUDA build has code for 7.5"
+    )
+    assert "take the CPU (--device cpu), or another GPU with device='cuda:NUMBER'" in problem
+
+
+@pytest.mark.parametrize("newest", ["11.8", "12.8", "12.9"])
+def test_a_driver_that_is_too_old_is_named_with_the_one_to_install(newest: str) -> None:
+    problem = cuda.find_problem(replace(GPU, driver_cuda=newest))
+    assert problem == (
+        f"the driver of A GPU runs CUDA {newest} and older, and ONNX Runtime needs 13.0; install driver 580 or newer"
+    )
+
+
+def test_a_newer_driver_has_no_problem() -> None:
+    assert cuda.find_problem(replace(GPU, driver_cuda="14.2")) is None
+
+
+@pytest.fixture
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver was not asked yet, and all GPUs are visible."""
+    monkeypatch.setattr(cuda._Driver, "asked", False)
+    monkeypatch.setattr(cuda._Driver, "chosen", None)
+    monkeypatch.setenv(cuda.VISIBLE, "")
+    monkeypatch.delenv(cuda.VISIBLE)
+
+
+@pytest.mark.usefixtures("fresh_process")
+@pytest.mark.parametrize(
+    ("visible", "number", "left"), [(None, 1, "1"), ("4,6,7", 1, "6"), ("GPU-ab,GPU-cd", 0, "GPU-ab")]
+)
+def test_a_chosen_gpu_is_the_only_one_left_visible(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, number: int, left: str
+) -> None:
+    if visible is not None:
+        monkeypatch.setenv(cuda.VISIBLE, visible)
+    assert select_device(f"cuda:{number}") == select_device(f"cuda:{number}") == "cuda"
+    assert os.environ[cuda.VISIBLE] == left
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_a_second_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    select_device("cuda:1")
+    monkeypatch.setattr(cuda._Driver, "asked", True)
+    with pytest.raises(DeviceError, match=r"already uses GPU 1, and cannot change to 0; .* CUDA_VISIBLE_DEVICES=0"):
+        select_device("cuda:0")
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_a_choice_after_the_driver_was_asked_is_refused_unless_it_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda._Driver, "asked", True)
+    assert select_device("cuda:0") == "cuda"
+    with pytest.raises(DeviceError, match="already uses GPU 0"):
+        select_device("cuda:1")
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_a_gpu_that_is_hidden_cannot_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cuda.VISIBLE, "3")
+    with pytest.raises(DeviceError, match="'cuda:1', and CUDA_VISIBLE_DEVICES=3 shows fewer GPUs"):
+        select_device("cuda:1")
+
+
+@pytest.mark.parametrize("wanted", ["gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", ""])
+def test_a_device_that_does_not_exist_is_refused_with_those_that_do(wanted: str) -> None:
+    with pytest.raises(OptionError, match="allowed: auto, cpu, cuda, cuda:NUMBER"):
+        select_device(wanted)

@@ -8,7 +8,7 @@ import pytest
 import phi3v.models.local as local
 from phi3v import Phi3VError
 from phi3v.errors import ModelNotFoundError
-from phi3v.machine.device import CudaStatus, Gpu
+from phi3v.machine.cuda import CudaStatus, Gpu
 
 GB = 1 << 30
 
@@ -26,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def with_gpu(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
     monkeypatch.setattr(local, "cuda_status", lambda: CudaStatus(True, "ready"))
-    monkeypatch.setattr(local, "gpus", lambda: [Gpu("a GPU", memory, "13.0")])
+    monkeypatch.setattr(local, "gpus", lambda: [Gpu("a GPU", memory, "13.0", "9.0")])
 
 
 def pulled(cache: Path, name: str, variant: str, *, needs: int = GB, commit: str = "a" * 40, at: float = 1.0) -> Path:
