@@ -18,7 +18,8 @@ from .model import GenaiModel
 class GenaiBackend(HdPreprocessor):
     """One model folder loaded in onnxruntime-genai; preprocessing is ours (prepare.py), equal to the reference.
 
-    `cuda_graph` and `threads` as in GenaiModel. `rewindable` False gives up rewinding, for genai's own processor.
+    `cuda_graph`, `threads`, `sdpa_kernel` and `buffer_step` as in GenaiModel. `rewindable` False gives up rewinding,
+    for genai's own processor.
     """
 
     def __init__(
@@ -29,9 +30,19 @@ class GenaiBackend(HdPreprocessor):
         cuda_graph: bool = False,
         threads: int | None = None,
         rewindable: bool = True,
+        sdpa_kernel: int | None = None,
+        buffer_step: int = 1,
     ) -> None:
         super().__init__(folder, device)  # first: a damaged tokenizer is found before gigabytes are loaded
-        self.loaded = GenaiModel(folder, device, cuda_graph=cuda_graph, threads=threads, rewindable=rewindable)
+        self.loaded = GenaiModel(
+            folder,
+            device,
+            cuda_graph=cuda_graph,
+            threads=threads,
+            rewindable=rewindable,
+            sdpa_kernel=sdpa_kernel,
+            buffer_step=buffer_step,
+        )
         self._max_batch_size: int | None = None
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:

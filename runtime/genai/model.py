@@ -19,7 +19,7 @@ import numpy.typing as npt
 from .. import hd
 from ..backend import ModelInputs
 from ..errors import InferenceError, MissingDependencyError, ModelFolderError
-from ..machine.cuda import installed, preload_cuda_libraries
+from ..machine.cuda import gpus, installed, preload_cuda_libraries
 from ..machine.device import Device
 from ..machine.telemetry import switch_off_genais_telemetry
 from ..machine.threads import compute_threads
@@ -34,6 +34,9 @@ _OVERLAID = {"cpu": ("decoder", "embedding", "vision"), "cuda": ("decoder",)}
 two with their old options and never adds any, so both would run on the CPU.
 """
 
+_FLASH, _MEMORY_EFFICIENT = 1, 2
+"""Bits of the provider option `sdpa_kernel`: attention that may be used."""
+
 _REWINDABLE_TYPE = "gemma3"
 """genai refuses to rewind a model of type "phi3v", by the type's name. This type runs the same pipeline and rewinds."""
 
@@ -45,6 +48,10 @@ class GenaiModel:
     recorded. `threads` None takes one for each physical core. `records` says whether there is a CUDA graph.
     `rewinds`: its generators can go back to an earlier length and continue from there. Rewinding keeps the KV buffer
     and a CUDA graph's mask as they are, which is right only for a buffer that is written in place.
+
+    `sdpa_kernel` chooses the decoder's attention on a GPU, by ONNX Runtime's bits: 1 flash, 2 memory-efficient, 8
+    cuDNN, 16 plain; None takes what suits the GPU. `buffer_step` rounds KV buffers up to its multiples: cuDNN plans
+    anew for each length of a buffer.
     """
 
     def __init__(
@@ -55,6 +62,8 @@ class GenaiModel:
         cuda_graph: bool = False,
         threads: int | None = None,
         rewindable: bool = True,
+        sdpa_kernel: int | None = None,
+        buffer_step: int = 1,
     ) -> None:
         if folder.pixel_dtype is None:
             raise ModelFolderError(
@@ -65,11 +74,18 @@ class GenaiModel:
             require_cuda_graph(folder, device)
         self.folder = folder
         self.records = cuda_graph
+        self._buffer_step = buffer_step
         self.rewinds = rewindable and folder.shared_kv_buffer and not cuda_graph
         self.og = import_genai(device)
         self._pixel_dtype = np.dtype(folder.pixel_dtype)
         self._model = load_model(
-            self.og, folder, device, cuda_graph=cuda_graph, threads=threads, rewindable=self.rewinds
+            self.og,
+            folder,
+            device,
+            cuda_graph=cuda_graph,
+            threads=threads,
+            rewindable=self.rewinds,
+            sdpa_kernel=sdpa_kernel,
         )
 
     @property
@@ -90,7 +106,7 @@ class GenaiModel:
         _check_slots(inputs)
         with mapped_errors("vision and prefill"):
             params = self.og.GeneratorParams(model)
-            params.set_search_options(max_length=max_length, batch_size=rows, **_SEARCH)
+            params.set_search_options(max_length=self._round_up(max_length), batch_size=rows, **_SEARCH)
             generator = self.og.Generator(model, params)
             if inputs.pixel_values is None:
                 generator.append_tokens(inputs.input_ids.ravel())
@@ -108,6 +124,11 @@ class GenaiModel:
         if self.records and switch is not None and not self.folder.past_switch(length):
             return min(max_length, switch)
         return max_length
+
+    def _round_up(self, tokens: int) -> int:
+        """The size of a buffer for so many tokens, which is on the same side of the switch under a CUDA graph."""
+        rounded = -(-tokens // self._buffer_step) * self._buffer_step
+        return max(tokens, self.buffer_tokens(tokens, min(rounded, self.folder.context_length)))
 
     def close(self) -> None:
         """Drop the model; memory is freed when the last generator is gone."""
@@ -177,6 +198,7 @@ def load_model(
     cuda_graph: bool = False,
     threads: int | None = None,
     rewindable: bool = False,
+    sdpa_kernel: int | None = None,
 ) -> Any:
     """genai's model of a folder on one device. Raises ModelFolderError.
 
@@ -188,6 +210,8 @@ def load_model(
         if device == "cuda":
             config.append_provider("cuda")
             config.set_provider_option("cuda", "enable_cuda_graph", "1" if cuda_graph else "0")
+            if kernel := sdpa_kernel or _suitable_kernel():
+                config.set_provider_option("cuda", "sdpa_kernel", str(kernel))
         count = compute_threads() if threads is None else threads
         options = {"session_options": {"intra_op_num_threads": count}}
         config.overlay(json.dumps({"model": dict.fromkeys(_OVERLAID[device], options)}))
@@ -199,6 +223,15 @@ def load_model(
             f"{folder.path} cannot be loaded on {device}: {first_line(exc)}; if a file is damaged, fetch or export the "
             "model again; `phi3v doctor` checks this machine"
         ) from exc
+
+
+def _suitable_kernel() -> int | None:
+    """Flash attention on GPUs on which ONNX Runtime prefers cuDNN's; None leaves the choice to it.
+
+    cuDNN's builds two plans for every new pair of prompt length and buffer length, and prompts differ in length.
+    """
+    first = next(iter(gpus()), None)
+    return _FLASH | _MEMORY_EFFICIENT if first and int(first.compute_capability.split(".")[0]) >= 9 else None
 
 
 @contextmanager

@@ -85,13 +85,14 @@ def steps(folder: str, length: int = 0, images: int = 0, tokens: int = 6, **opti
 
 
 def prompts(folder: str, lengths: list[int], tokens: int = 2, **options: Any) -> list[dict[str, int]]:
-    """What the first token of an answer costs, for texts of these lengths, one after the other."""
+    """What two tokens cost behind each of these lengths of text, one after the other."""
     backend = open_backend(folder, options)
     found = []
     for length in lengths:
         before = counts()
         generation = backend.start(read(backend, length, 0), TokenChooser(), tokens)
-        generation.step()
+        for _ in range(tokens):
+            generation.step()
         found.append({name: value - before[name] for name, value in counts().items()})
         generation.close()
     return found

@@ -102,3 +102,15 @@ def test_no_buffer_under_a_graph_is_wider_than_the_switch_while_the_factors_are_
     loaded = recording.loaded
     assert loaded.buffer_tokens(SWITCH, 10 * SWITCH) == loaded.buffer_tokens(1, SWITCH + 1) == SWITCH
     assert loaded.buffer_tokens(SWITCH + 1, 10 * SWITCH) == 10 * SWITCH
+
+
+@pytest.mark.parametrize("step", [1, 16, 50, 1000])
+def test_buffers_are_rounded_up_and_tokens_stay_the_same(plain: GenaiBackend, cpu_folder: Path, step: int) -> None:
+    rounding = GenaiBackend(ModelDir.open(cpu_folder), "cpu", rewindable=False, buffer_step=step)
+    for length in (20, SWITCH - 5):
+        assert answer(rounding, length, SamplingParams()) == answer(plain, length, SamplingParams())
+    loaded = rounding.loaded
+    assert loaded._round_up(30) == -(-30 // step) * step
+    assert loaded._round_up(1020) == (1020 if step == 1 else 1024)  # 1024: the context
+    loaded.records = True
+    assert loaded._round_up(30) == min(SWITCH, -(-30 // step) * step)

@@ -86,3 +86,25 @@ def test_batches_run_with_images_and_across_the_switch(
     run_probe: Probe, folder: Path, length: int, images: int
 ) -> None:
     assert run_probe("batch", folder=folder, length=length, images=images, tokens=12) == {"0": 12, "1": 12, "2": 12}
+
+
+CUDNN, FLASH = 8, 1
+LENGTHS = [20, 21, 22, 23]
+
+
+def plans(run_probe: Probe, folder: Path, **options: int | dict[str, str]) -> int:
+    """Descriptors that cuDNN finalises for the first two tokens of four prompts, but the first one's."""
+    _, *others = run_probe("prompts", folder=folder, lengths=LENGTHS, **options)
+    return sum(prompt["cudnnBackendFinalize"] for prompt in others)
+
+
+def test_prompts_of_new_lengths_make_no_plans_unless_cudnn_is_asked_for(run_probe: Probe, folder: Path) -> None:
+    assert plans(run_probe, folder) == plans(run_probe, folder, sdpa_kernel=FLASH) < 20
+    assert plans(run_probe, folder, env={"FAKE_CUDA_SM": "80"}) < 20
+    assert plans(run_probe, folder, sdpa_kernel=CUDNN) > 300
+
+
+def test_buffers_of_few_lengths_make_fewer_plans(run_probe: Probe, folder: Path) -> None:
+    assert plans(run_probe, folder, sdpa_kernel=CUDNN, buffer_step=256) < 0.7 * plans(
+        run_probe, folder, sdpa_kernel=CUDNN
+    )

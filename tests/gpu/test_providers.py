@@ -7,7 +7,9 @@ from typing import Any, cast
 
 import pytest
 
+from phi3v.genai import model as genai
 from phi3v.genai.model import load_model
+from phi3v.machine.cuda import Gpu
 from phi3v.machine.device import Device
 from phi3v.models.folder import ModelDir
 
@@ -55,3 +57,18 @@ def test_on_the_cpu_all_three_graphs_get_the_threads() -> None:
 @pytest.mark.parametrize(("wanted", "value"), [(False, "0"), (True, "1")])
 def test_a_cuda_graph_is_asked_of_the_decoder(wanted: bool, value: str) -> None:
     assert configure("cuda", cuda_graph=wanted).options["enable_cuda_graph"] == value
+
+
+@pytest.mark.parametrize(("capability", "kernel"), [("8.9", None), ("9.0", "3"), ("12.0", "3")])
+def test_flash_attention_is_asked_for_where_onnxruntime_would_take_cudnns(
+    monkeypatch: pytest.MonkeyPatch, capability: str, kernel: str | None
+) -> None:
+    gpu = Gpu("a GPU", 1 << 30, driver_cuda="13.0", compute_capability=capability)
+    monkeypatch.setattr(genai, "gpus", lambda: [gpu])
+    assert configure("cuda").options.get("sdpa_kernel") == kernel
+    assert configure("cuda", sdpa_kernel=8).options["sdpa_kernel"] == "8"
+
+
+def test_without_a_gpu_the_kernel_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(genai, "gpus", list)
+    assert "sdpa_kernel" not in configure("cuda").options

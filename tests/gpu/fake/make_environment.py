@@ -30,22 +30,23 @@ NO_PACKAGES = 77
 
 def main() -> None:
     folder = Path(sys.argv[1]).absolute()
-    stamp, wanted = folder / "made-from", _fingerprint()
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return
-    venv.create(folder, with_pip=True, clear=True)
-    try:
-        _install(folder)
-    except subprocess.CalledProcessError as exc:
-        print(f"the packages cannot be had: {exc}", file=sys.stderr)
-        sys.exit(NO_PACKAGES)
-    _build(folder)
-    stamp.write_text(wanted)
+    packages = "\n".join([sys.version, *WHEELS, *HEADERS, *RUNTIME_PACKAGES])
+    if _is_new(folder / "installed", packages):
+        venv.create(folder, with_pip=True, clear=True)
+        try:
+            _install(folder)
+        except subprocess.CalledProcessError as exc:
+            print(f"the packages cannot be had: {exc}")
+            sys.exit(NO_PACKAGES)
+        (folder / "installed").write_text(packages)
+    sources = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(HERE.glob("*.*")))).hexdigest()
+    if _is_new(folder / "built", sources):
+        _build(folder)
+        (folder / "built").write_text(sources)
 
 
-def _fingerprint() -> str:
-    content = b"".join(path.read_bytes() for path in sorted(HERE.iterdir()) if path.is_file())
-    return hashlib.sha256(content).hexdigest()
+def _is_new(stamp: Path, made_from: str) -> bool:
+    return not stamp.is_file() or stamp.read_text() != made_from
 
 
 def _install(folder: Path) -> None:

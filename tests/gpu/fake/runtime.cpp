@@ -232,7 +232,7 @@ void fake_cuda_note(const char* line) { write_log(std::string("note ") + line); 
 // Memory
 cudaError_t cudaMalloc(void** at, size_t size) {
   add("allocations");
-  write_log("allocation " + std::to_string(size));
+  write_log("allocation " + std::to_string(size) + " on GPU " + std::to_string(current_gpu));
   return allocate(device_memory, at, size);
 }
 cudaError_t cudaMallocFromPoolAsync(void** at, size_t size, cudaMemPool_t, cudaStream_t) { return cudaMalloc(at, size); }
@@ -312,7 +312,10 @@ cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaEventRecordWithFlags(cudaEvent_t, cudaStream_t, unsigned) { return cudaSuccess; }
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return synchronise(); }
-cudaError_t cudaStreamCreate(cudaStream_t* stream) { return make(reinterpret_cast<void**>(stream)); }
+cudaError_t cudaStreamCreate(cudaStream_t* stream) {
+  write_log("stream on GPU " + std::to_string(current_gpu));
+  return make(reinterpret_cast<void**>(stream));
+}
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return cudaStreamCreate(stream); }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return std::free(stream), cudaSuccess; }
 cudaError_t cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
