@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from ... import hd
+from ...errors import OptionError
 from ...hd import CROP
 from ..dims import PATCHES
 from .fonts import Font
@@ -53,17 +54,22 @@ WHITE: Colour = (255, 255, 255)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A finished picture: `original` as a file would hold it, `pixels` uint8 [336, 336, 3] as the model sees it."""
+    """A finished picture: `original` as a file would hold it, `pixels` uint8 [side, side, 3] as the model sees it.
+
+    `zoom` is the number of crops along a side, each of 336 pixels. Characters are at pixels; `objects` and `colours`
+    [side / 14, side / 14] are of patches.
+    """
 
     original: Image.Image
     pixels: npt.NDArray[np.uint8]
     characters: tuple[tuple[float, float, str], ...]
     objects: npt.NDArray[np.uint8]
     colours: npt.NDArray[np.uint8]
+    zoom: int = 1
 
     def labels(self) -> npt.NDArray[np.uint8]:
-        """Character classes [24, 24, 3] of every patch, from left to right."""
-        return label_grid(self.characters, PATCHES, PATCHES)
+        """Character classes [patches, patches, 3], from left to right."""
+        return label_grid(self.characters, PATCHES * self.zoom, PATCHES * self.zoom)
 
 
 def label_grid(
@@ -81,29 +87,49 @@ def label_grid(
 
 
 class Canvas:
-    """Draws in the model's 336 pixels onto a picture of `size` pixels (width, height)."""
+    """Draws onto a picture of `size` pixels (width, height), in units of which 336 are the side the model sees.
 
-    def __init__(self, size: tuple[int, int] = (CROP, CROP), ground: Colour = WHITE) -> None:
+    With a `zoom` of 2 the model sees the picture in 2 x 2 crops, and a unit is two of its pixels.
+    """
+
+    def __init__(self, size: tuple[int, int] = (CROP, CROP), ground: Colour = WHITE, zoom: int = 1) -> None:
         self.image = Image.new("RGB", size, ground)
         self._draw = ImageDraw.Draw(self.image)
-        self.width, self.height = hd.plan(*size, 1).resized
-        self.left, self.top = (CROP - self.width) // 2, (CROP - self.height) // 2
+        self._zoom, plan = zoom, hd.plan(*size, zoom * zoom)
+        if (plan.rows, plan.columns) != (zoom, zoom):
+            raise OptionError(f"a picture of {size[0]} x {size[1]} is not seen in {zoom} x {zoom} crops")
+        self._resized = plan.resized
+        self._corner = tuple((CROP * zoom - side) // 2 for side in plan.resized)
+        self.width, self.height = (side / zoom for side in plan.resized)
+        self.left, self.top = (side / zoom for side in self._corner)
         self._scale = size[0] / self.width if size[0] >= size[1] else size[1] / self.height
+        self._patch = PATCH / zoom
         self._characters: list[tuple[float, float, str]] = []
-        self._objects = np.zeros((PATCHES, PATCHES), dtype=np.uint8)
-        self._colours = np.zeros((PATCHES, PATCHES), dtype=np.uint8)
+        self._objects = np.zeros((PATCHES * zoom, PATCHES * zoom), dtype=np.uint8)
+        self._colours = np.zeros((PATCHES * zoom, PATCHES * zoom), dtype=np.uint8)
+
+    @classmethod
+    def over(cls, image: Image.Image) -> Canvas:
+        """On a picture that is drawn already."""
+        canvas = cls(image.size)
+        canvas.image.paste(image)
+        return canvas
 
     def text(self, x: float, baseline: float, text: str, font: Font, fill: Colour) -> list[Place]:
         """Write one line from `x` on; the cell of every character, spaces included."""
         point = self._point(x, baseline)
         self._draw.text(point, text, font=font.drawable(self._scale), fill=fill, anchor="ls")
+        return self.note(x, baseline, text, font)
+
+    def note(self, x: float, baseline: float, text: str, font: Font) -> list[Place]:
+        """Label a line that stands in the picture without writing it; the cell of every character."""
         y = baseline - 0.34 * font.size
-        places = []
+        places, cell = [], 2 * self._patch
         for character, advance in zip(text, font.advances(text), strict=True):
             centre = x + advance / 2
             if character != " ":
-                self._characters.append((centre, y, character))
-            places.append((int(y // (2 * PATCH)), int(centre // (2 * PATCH))))
+                self.count_as(centre, y, character)
+            places.append((int(y // cell), int(centre // cell)))
             x += advance
         return places
 
@@ -129,31 +155,32 @@ class Canvas:
 
     def mark(self, box: tuple[float, float, float, float], kind: int, colour: str) -> None:
         """Label the patches of a box with an object class and a colour."""
-        columns = slice(max(0, int(box[0] / PATCH + 0.5)), max(0, int(box[2] / PATCH + 0.5)))
-        rows = slice(max(0, int(box[1] / PATCH + 0.5)), max(0, int(box[3] / PATCH + 0.5)))
+        left, top, right, bottom = (max(0, int(side / self._patch + 0.5)) for side in box)
+        columns, rows = slice(left, right), slice(top, bottom)
         self._objects[rows, columns] = kind
         self._colours[rows, columns] = 1 + list(COLOURS).index(colour)
 
     def count_as(self, x: float, y: float, character: str) -> None:
         """Label a drawn thing as if a character stood at its middle, so that things can be read, and so counted."""
-        self._characters.append((x, y, character))
+        self._characters.append((x * self._zoom, y * self._zoom, character))
 
     def finish(self) -> Picture:
         """Scale and pad as the runtime will."""
         image = self.image
-        if image.size != (self.width, self.height):
-            image = image.resize((self.width, self.height), Image.Resampling.BILINEAR)
-        pixels = np.full((CROP, CROP, 3), 255, dtype=np.uint8)
-        pixels[self.top : self.top + self.height, self.left : self.left + self.width] = np.asarray(image)
-        return Picture(self.image, pixels, tuple(self._characters), self._objects, self._colours)
+        if image.size != self._resized:
+            image = image.resize(self._resized, Image.Resampling.BILINEAR)
+        pixels = np.full((CROP * self._zoom, CROP * self._zoom, 3), 255, dtype=np.uint8)
+        (left, top), (width, height) = self._corner, self._resized
+        pixels[top : top + height, left : left + width] = np.asarray(image)
+        return Picture(self.image, pixels, tuple(self._characters), self._objects, self._colours, self._zoom)
 
     def _point(self, x: float, y: float) -> Point:
         return (x - self.left) * self._scale, (y - self.top) * self._scale
 
 
-def any_size(random: Random, width: int, height: int) -> tuple[int, int]:
+def any_size(random: Random, width: int, height: int, zoom: int = 1) -> tuple[int, int]:
     """Pixels of an original of that shape; most are not scaled at all, to save time."""
-    scale = 1.0 if random.random() < 0.6 else random.uniform(0.9, 3.0)
+    scale = zoom * (1.0 if random.random() < 0.6 else random.uniform(0.9, 3.0 / zoom))
     return round(width * scale), round(height * scale)
 
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ...errors import OptionError
-from ..dims import VISION
+from ..dims import EMBED, LM_HEAD, VISION
 from ..safetensors_file import read_header, write_file
 from ..synthetic import original_config
 from .network import FEATURE_UNIT, Nano, nano_dims
 from .shipped import read_folder
-from .vocabulary import Vocabulary, write_vocabulary
+from .vocabulary import LIKE, PHRASES, VOCABULARY, Vocabulary, phrase_ids, write_vocabulary
 
 _NANO = "nano."
 """Before the names of the network's own weights; those of training aids begin otherwise."""
@@ -31,7 +31,7 @@ def write_checkpoint(nano: Nano, folder: Path) -> Path:
         tensors[VISION + name] = tensors[VISION + name] * np.float32(factor)
     entries = [(name, values.shape, values.dtype) for name, values in tensors.items()]
     write_file(folder / "model.safetensors", entries, tensors.__getitem__)
-    write_vocabulary(folder)
+    write_vocabulary(folder, nano.dims.decoder.vocab_size)
     end_of_text = Vocabulary.read(folder).tokenizer.control_id("<|endoftext|>")
     _write(folder / "config.json", original_config(nano.dims, "float32", end_of_text))
     _write(folder / "preprocessor_config.json", {"num_crops": 1, "num_img_tokens": 144})
@@ -59,12 +59,27 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return mean
 
 
+def with_new_phrases(weights: dict[str, Tensor], begun: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights whose vocabulary has every phrase: a new one is what it is `LIKE`, or as a network has it that begins."""
+    grown = dict(weights)
+    for name in (_NANO + EMBED, _NANO + LM_HEAD):
+        if name not in weights or len(weights[name]) == VOCABULARY:
+            continue
+        known = len(weights[name])
+        table = torch.cat([weights[name], begun[name][known:].to(weights[name])])
+        for number in range(known, VOCABULARY):
+            if older := LIKE.get(PHRASES[number - VOCABULARY]):
+                table[number] = table[phrase_ids([older])[0]]
+        grown[name] = table
+    return grown
+
+
 def read_nano(path: Path) -> Nano:
     """The network out of a training state or a model folder."""
     weights = {name.removeprefix(_NANO): t for name, t in read_weights(path).items() if name.startswith(_NANO)}
     if not weights:
         raise OptionError(f"{path} has training aids alone; give what training saved (.pt) or a model folder")
-    nano = Nano(nano_dims())
+    nano = Nano(nano_dims(vocabulary=len(weights[EMBED])))
     nano.load_state_dict(weights)
     return nano
 

@@ -27,7 +27,14 @@ _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def nano_dims(width: int = 192, layers: int = 4, heads: int = 4, inner: int = 512, tower: int = 128) -> ModelDims:
+def nano_dims(
+    width: int = 192,
+    layers: int = 4,
+    heads: int = 4,
+    inner: int = 512,
+    tower: int = 128,
+    vocabulary: int = VOCABULARY,
+) -> ModelDims:
     """nano's dimensions. A large rotary base keeps matching by content alive across a picture's tokens."""
     clip = ClipDims(tower, 4 * tower, num_hidden_layers=5, num_attention_heads=tower // 32)
     decoder = DecoderDims(
@@ -36,7 +43,7 @@ def nano_dims(width: int = 192, layers: int = 4, heads: int = 4, inner: int = 51
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         max_position_embeddings=4096,
         rope_theta=1e6,
     )

@@ -16,6 +16,9 @@ GENERAL = ("What is this?", "What is in this image?", "What does this image show
 VERDICT = "verdict"
 """The job of which the verdict is learned, and nothing before it."""
 
+LEARNED, GIVEN, SPELLED = "learned", "given", "spelled"
+"""How an answer's opening is taught: from the question; not at all; as if there were characters alone, no phrases."""
+
 
 def question(random: Random, wordings: Sequence[str]) -> str:
     """One of the wordings, and a general question at times."""
@@ -24,11 +27,18 @@ def question(random: Random, wordings: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question; `job` names what it asks for, in reports."""
+    """One question; `job` names what it asks for, in reports.
+
+    `opening` is how the answer's first part is taught; `fields` is the `--schema` that the answer keeps to, and
+    `choices` are what it is one of, if any.
+    """
 
     job: str
     question: str
     answer: tuple[str | Copied, ...]
+    opening: str = LEARNED
+    fields: str | None = None
+    choices: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:

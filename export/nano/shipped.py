@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,14 @@ Array = npt.NDArray[np.float32]
 def read_folder(folder: Path, dims: ModelDims) -> dict[str, Array]:
     """float32 tensors under the checkpoint's names, of a folder that was built in fp16 or fp32.
 
-    The graph has the sum of the class embedding and its position: the position is 0 here. Raises OptionError.
+    The vocabulary may be smaller than that of `dims`, of a time before the last phrases were added. The graph has the
+    sum of the class embedding and its position: the position is 0 here. Raises OptionError.
     """
     try:
         stored = {
             name: value for graph in ("text", "vision", "embedding") for name, value in _initializers(folder, graph)
         }
+        dims = replace(dims, decoder=replace(dims.decoder, vocab_size=len(stored[EMBED])))
         return {name: _tensor(name, stored).reshape(shape) for name, shape in tensor_shapes(dims).items()}
     except (KeyError, ValueError, OSError) as exc:
         raise OptionError(f"{folder} is no model folder of nano in fp16 or fp32: {exc}") from exc

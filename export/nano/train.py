@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from ...errors import OptionError
-from .batches import Batch, Outcome, pack, patch_loss, run
+from .batches import Batch, pack
 from .bf16 import autocast
-from .checkpoint import read_weights
+from .checkpoint import read_weights, with_new_phrases
+from .forward import Outcome, patch_loss, run
 from .network import FEATURE_UNIT, Learner, nano_dims, normalise
 from .optimiser import Optimiser, Rates
 from .reading import Reading, draw_reading
@@ -136,7 +137,8 @@ class Trainer:
         """Take the mean weights of a saved state, a model folder or a file of aids; what it does not hold stays."""
         weights = read_weights(path)
         for learner in (self.learner, self.mean):
-            learner.load_state_dict(learner.state_dict() | weights)
+            begun = learner.state_dict()
+            learner.load_state_dict(begun | with_new_phrases(weights, begun))
 
     def resume(self, path: Path) -> None:
         """Go on where this stage was saved."""
@@ -175,7 +177,7 @@ def schedule(step: int, done: float) -> float:
 def train(trainer: Trainer, steps: int, out: Path, every: int, minutes: float = math.inf) -> None:
     """Step until `steps`, or for `minutes` by the clock, and lower the learning rate for whichever ends first.
 
-    Prints a line of progress every 25 steps, and probes and saves every `every`.
+    Prints a line of progress and saves every 25 steps, which is cheap; probes every `every`, which is not.
     """
     began, recent = time.monotonic(), []
     while (done := trainer.workers.agree(_done(trainer.step, steps, time.monotonic() - began, minutes))) < 1:
@@ -184,8 +186,8 @@ def train(trainer: Trainer, steps: int, out: Path, every: int, minutes: float = 
         recent.append([len(outcome.right), *(value.item() for value in values)])
         if trainer.step % 25 == 0 and trainer.workers.rank == 0:
             _print_progress(trainer, recent[-25:], time.monotonic() - began)
-        if trainer.step % every == 0 and trainer.workers.rank == 0:
             trainer.save(out)
+        if trainer.step % every == 0 and trainer.workers.rank == 0:
             _print_probes(trainer)
     if trainer.workers.rank == 0:
         trainer.save(out)

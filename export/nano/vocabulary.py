@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ...hd import HdPlan
 from ...prompt import PromptLayout
 from ...tokenizer import Tokenizer
 from ..tokenizer import SMALLEST_VOCABULARY, write_tokenizer
@@ -24,11 +25,13 @@ VERDICTS = {
 FIRST, SECOND = "The first image shows", ". The second image shows"
 THINGS = tuple(f" {word}" for word in (*NUMBERS, *COLOURS, *SHAPES))
 """What is said of a scene, a token each."""
+CHART_KINDS = {"bar": 'This bar chart is titled "', "line": 'This line chart is titled "'}
+"""How the introduction of a chart begins, by its kind."""
 PHRASES = (
     'The title of the book is "',
     '" and the author is ',
     "The author is ",
-    'This bar chart is titled "',
+    CHART_KINDS["bar"],
     '". The highest value is ',
     "The highest value is ",
     ", reached by ",
@@ -43,7 +46,39 @@ PHRASES = (
     "I don't know this kind of picture.",
     'The title is "',
     *THINGS,
+    CHART_KINDS["line"],
+    "The lowest value is ",
+    "There are ",
+    " bars.",
+    " points.",
+    '{"title": "',
+    '{"author": "',
+    '{"highest": "',
+    '{"value": ',
+    '", "author": "',
+    '", "title": "',
+    '", "highest": "',
+    '", "value": ',
+    '", "year": null}',
+    '", "authors": ["',
+    '"], "year": null}',
+    '"}',
 )
+"""New ones go to the end, so that weights trained before keep their tokens; `LIKE` says what they begin as."""
+LIKE = {
+    CHART_KINDS["line"]: CHART_KINDS["bar"],
+    "The lowest value is ": "The highest value is ",
+    '{"title": "': 'The title of the book is "',
+    '{"author": "': "The author is ",
+    '{"highest": "': ", reached by ",
+    '{"value": ': "The highest value is ",
+    '", "author": "': '" and the author is ',
+    '", "title": "': 'The title is "',
+    '", "highest": "': ", reached by ",
+    '", "value": ': '". The highest value is ',
+    '", "authors": ["': '" and the author is ',
+}
+"""An older phrase that does the same work: what a new one is trained on from."""
 VOCABULARY = SMALLEST_VOCABULARY + len(PHRASES)
 
 
@@ -52,9 +87,10 @@ def phrase_ids(phrases: Iterable[str]) -> tuple[int, ...]:
     return tuple(SMALLEST_VOCABULARY + PHRASES.index(phrase) for phrase in phrases)
 
 
+PHRASE_IDS = phrase_ids(PHRASES)
 VERDICT_IDS = phrase_ids(VERDICTS.values())
-IMAGE_TOKENS = 313
-"""Slots a picture takes at one crop."""
+IMAGE_TOKENS = {zoom: HdPlan((0, 0), zoom, zoom).image_tokens for zoom in (1, 2)}
+"""Slots a picture takes, by the number of crops along its side: 313 and 757."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +142,9 @@ class Vocabulary:
                 sources += [None] * len(pieces)
         return Answer((*ids, self.end), (*sources, None))
 
-    def prompt(self, question: str, pictures: int) -> list[int]:
+    def prompt(self, question: str, pictures: int, zoom: int = 1) -> list[int]:
         """Ids of the prompt as the runtime lays it out; slots are negative."""
-        return PromptLayout.of(question, pictures).input_ids(self.tokenizer, [IMAGE_TOKENS] * pictures)
+        return PromptLayout.of(question, pictures).input_ids(self.tokenizer, [IMAGE_TOKENS[zoom]] * pictures)
 
     def text(self, ids: Sequence[int]) -> str:
         """What the runtime shows for these ids."""
@@ -116,9 +152,9 @@ class Vocabulary:
         return "".join(stream.push(token) for token in ids) + stream.flush()
 
 
-def write_vocabulary(folder: Path) -> None:
-    """tokenizer.json and its companions."""
-    write_tokenizer(folder, VOCABULARY, PHRASES)
+def write_vocabulary(folder: Path, size: int = VOCABULARY) -> None:
+    """tokenizer.json and its companions; of weights that have fewer tokens, as many as they have."""
+    write_tokenizer(folder, size, PHRASES[: size - SMALLEST_VOCABULARY])
 
 
 @cache

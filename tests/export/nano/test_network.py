@@ -13,9 +13,10 @@ from phi3v.bench.reference import ReferenceModel
 from phi3v.errors import OptionError
 from phi3v.export.build import export_model
 from phi3v.export.dims import tensor_shapes
-from phi3v.export.nano.batches import FULL, Window, attention_mask, embed, pack
+from phi3v.export.nano.batches import FULL, Window, pack
 from phi3v.export.nano.checkpoint import read_nano, read_weights, write_aids, write_checkpoint
 from phi3v.export.nano.covers import cover_sample
+from phi3v.export.nano.forward import attention_mask, embed
 from phi3v.export.nano.network import Learner, Nano, nano_dims, normalise
 from phi3v.export.nano.pairs import scene_pair
 from phi3v.export.nano.samples import Sample
