@@ -8,6 +8,7 @@ from random import Random
 from ...hd import CROP
 from .canvas import Canvas, Colour, Picture, any_size, ground, ink
 from .fonts import FACES, Font
+from .formats import Member, choice, structured
 from .layout import SMALLEST_TEXT, SMALLEST_TRAINED, block, wrap
 from .samples import Sample, Turn, question
 from .strips import BOOK, book_answer
@@ -32,17 +33,20 @@ class Cover:
     author: Copied
 
 
-def draw_cover(name: str, writer: str, style: int, smallest: float = SMALLEST_TEXT) -> Cover:
-    """A cover with this title and author in letters of at least `smallest` pixels; `style` seeds everything else."""
+def draw_cover(name: str, writer: str, style: int, smallest: float = SMALLEST_TEXT, zoom: int = 1) -> Cover:
+    """A cover with this title and author in letters of at least `smallest` pixels; `style` seeds everything else.
+
+    With a `zoom` of 2 it is seen in 2 x 2 crops, and has smaller print: what needs no larger one is not drawn larger.
+    """
     taste = Random(style)
     below = ground(taste)
     face = taste.choice(FACES)
-    small = Font(taste.choice((face, *FACES)), taste.uniform(smallest, 28))
-    canvas = Canvas(any_size(taste, round(CROP * taste.uniform(0.66, 0.94)), CROP), below)
+    small = Font(taste.choice((face, *FACES)), taste.uniform(smallest, 28 / zoom**0.5))
+    canvas = Canvas(any_size(taste, round(CROP * taste.uniform(0.66, 0.94)), CROP, zoom), below, zoom)
     middle, width = CROP / 2, canvas.width
     _decorate(taste, canvas, below)
     fill = ink(taste, below)
-    lines, font = _fitted(name, Font(face, taste.uniform(26, 46)), width - 12, smallest)
+    lines, font = _fitted(name, Font(face, taste.uniform(26, 46) / zoom**0.5), width - 12, smallest)
     baseline = taste.uniform(20, 60) + font.size
     title_places = block(canvas, middle, baseline, lines, font, fill)
     writer_lines = wrap(writer, small, width - 8)
@@ -59,6 +63,12 @@ def cover_sample(random: Random, held_out: bool = False) -> Sample:
     )
 
 
+def book_format_sample(random: Random, held_out: bool = False) -> Sample:
+    """One cover, and the JSON line that tells of it."""
+    cover = draw_cover(title(random, held_out, capitals=0.25), author(random, held_out), random.getrandbits(40))
+    return Sample((cover.picture,), [_in_format(random, cover)])
+
+
 def wider_cover(random: Random, held_out: bool = False) -> Sample:
     """One to train on: with smaller print, misspelt names and more titles in capitals.
 
@@ -68,13 +78,43 @@ def wider_cover(random: Random, held_out: bool = False) -> Sample:
     return _asked(random, draw_cover(name, writer, random.getrandbits(40), SMALLEST_TRAINED))
 
 
+def sharp_cover(random: Random, held_out: bool = False) -> Sample:
+    """One whose print can be read in 2 x 2 crops and not in one: to train on, in the words of `wider_cover`."""
+    name, writer = title(random, held_out, capitals=0.5, misspelling=0.3), author(random, held_out, misspelling=0.3)
+    return _asked(random, draw_cover(name, writer, random.getrandbits(40), SMALLEST_TRAINED / 2, zoom=2))
+
+
+def sharp_cover_sample(random: Random, held_out: bool = False) -> Sample:
+    """The same to score, in the words and print of `cover_sample`, at twice its size."""
+    name, writer = title(random, held_out, capitals=0.25), author(random, held_out)
+    return _asked(random, draw_cover(name, writer, random.getrandbits(40), SMALLEST_TEXT / 2, zoom=2))
+
+
 def _asked(random: Random, cover: Cover) -> Sample:
     turns = [
         Turn("book", question(random, BOOK), book_answer(cover.title, cover.author)),
         Turn("book title", random.choice(TITLE_QUESTIONS), ('The title is "', cover.title, '".')),
         Turn("book author", random.choice(AUTHOR_QUESTIONS), ("The author is ", cover.author, ".")),
     ]
+    if random.random() < 0.5:
+        chosen = choice(random, "book choice", TITLE_QUESTIONS, cover.title, [title(random) for _ in range(3)])
+    else:
+        chosen = choice(random, "book choice", AUTHOR_QUESTIONS, cover.author, [author(random) for _ in range(3)])
+    turns += [_in_format(random, cover), chosen]
     return Sample((cover.picture,), turns)
+
+
+def _in_format(random: Random, cover: Cover) -> Turn:
+    """Title, author or both as a JSON line; a year is never on a cover."""
+    name: Member = ("title", cover.title, "")
+    writer: Member = ("author", cover.author, "")
+    writers: Member = ("authors", cover.author, "list[str]")
+    year: Member = ("year", "null", "int?")
+    both = (name, writer)
+    choices = (both, both, (name,), (writer,), (writer, name), (*both, year), (name, writers, year))
+    members: tuple[Member, ...] = random.choice(choices)
+    questions = TITLE_QUESTIONS if members == (name,) else AUTHOR_QUESTIONS if members == (writer,) else BOOK
+    return structured(random, "book format", questions, members)
 
 
 def _fitted(text: str, font: Font, width: float, smallest: float) -> tuple[list[str], Font]:

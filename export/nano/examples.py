@@ -8,7 +8,8 @@ from random import Random
 
 import click
 
-from .charts import Data, draw_chart
+from .chart_data import Data
+from .charts import draw_chart
 from .covers import draw_cover
 from .scenes import Scene, draw_scene
 

@@ -11,6 +11,9 @@ SMALLEST_TEXT = 20
 SMALLEST_TRAINED = 18
 """What training goes down to, so that the smallest text of the world is not at the edge."""
 
+SMALLEST_CHART, SMALLEST_CHART_TRAINED = 18, 16
+"""The same for charts of columns and lines, whose labels stand side by side."""
+
 
 def wrap(text: str, font: Font, width: float) -> list[str]:
     """Break into lines of at most `width` pixels; a longer word gets a line of its own."""

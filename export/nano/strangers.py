@@ -12,7 +12,7 @@ from PIL import Image
 from ...hd import CROP
 from ..dims import PATCHES
 from .canvas import COLOURS, Canvas, Picture, Point, ground, ink
-from .charts import INTRODUCE, standing_chart
+from .chart_questions import INTRODUCE
 from .covers import TITLE_QUESTIONS
 from .pages import page
 from .samples import GENERAL, Sample, Turn
@@ -24,7 +24,7 @@ UNKNOWN = "I don't know this kind of picture."
 
 def stranger_sample(random: Random, held_out: bool = False) -> Sample:
     """Noise, gradients, blobs like an unsharp photo, stripes, an empty picture, outlines, crowds of shapes, a page of
-    text, a chart of columns.
+    text.
 
     `held_out`: kinds never trained on, which are rings, a chequered floor and clouds over a plain.
     """
@@ -127,7 +127,7 @@ def _clouds(random: Random) -> Picture:
     return _picture(np.clip(pixels, 0, 255))
 
 
-_TRAINED = (_noise, _gradient, _blobs, _blobs, _stripes, _blank, _outlines, _crowd, page, standing_chart)
+_TRAINED = (_noise, _gradient, _blobs, _blobs, _stripes, _blank, _outlines, _crowd, page)
 _NEVER_TRAINED = (_rings, _chequers, _clouds)
 
 

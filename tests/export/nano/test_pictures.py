@@ -9,7 +9,10 @@ import pytest
 from phi3v import hd
 from phi3v.export.nano.batches import Window, pack
 from phi3v.export.nano.canvas import Picture
-from phi3v.export.nano.charts import INTRODUCE, chart_data, chart_sample, wider_chart
+from phi3v.export.nano.chart_data import chart_data
+from phi3v.export.nano.chart_questions import INTRODUCE
+from phi3v.export.nano.charts import chart_sample, wider_chart
+from phi3v.export.nano.columns import column_sample, line_sample, wider_column, wider_line
 from phi3v.export.nano.covers import cover_sample, draw_cover, wider_cover
 from phi3v.export.nano.evaluate import JOBS
 from phi3v.export.nano.examples import EXAMPLES, draw
@@ -44,7 +47,7 @@ def test_the_same_seed_gives_the_same_sample(job: str) -> None:
     assert any((a.pixels != b.pixels).any() for a, b in zip(one.pictures, other.pictures, strict=True))
 
 
-@pytest.mark.parametrize("make", [cover_sample, chart_sample])
+@pytest.mark.parametrize("make", [cover_sample, chart_sample, column_sample, line_sample])
 def test_training_pixels_are_those_of_the_runtime(make: Make) -> None:
     for seed in range(12):
         (picture,) = make(Random(seed), False).pictures
@@ -52,7 +55,11 @@ def test_training_pixels_are_those_of_the_runtime(make: Make) -> None:
         assert np.abs(as_the_runtime_sees(picture) - picture.pixels).max() <= 1.51
 
 
-@pytest.mark.parametrize("make", [cover_sample, wider_cover, chart_sample, wider_chart, scene_sample, misspelt_line])
+WITH_TEXT = [cover_sample, wider_cover, chart_sample, wider_chart, scene_sample, misspelt_line]
+WITH_TEXT += [column_sample, wider_column, line_sample, wider_line]
+
+
+@pytest.mark.parametrize("make", WITH_TEXT)
 def test_every_copied_character_stands_in_its_cell(make: Make) -> None:
     for seed in range(8):
         sample = make(Random(seed), False)
