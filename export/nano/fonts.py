@@ -36,7 +36,8 @@ class Font:
 
 
 @cache
-def _path(face: str) -> str:
+def font_path(face: str) -> str:
+    """The file of a face. Raises MissingDependencyError."""
     for folder in _FOLDERS:
         for path in sorted(Path(folder).expanduser().rglob(face)):
             return str(path)
@@ -48,7 +49,7 @@ def _path(face: str) -> str:
 
 @cache
 def _load(face: str, size: float) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(_path(face), size, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(font_path(face), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 @cache
