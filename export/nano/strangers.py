@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from random import Random
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..dims import PATCHES
 from .canvas import COLOURS, Canvas, Picture, Point, ground, ink
 from .chart_questions import INTRODUCE
 from .covers import TITLE_QUESTIONS
+from .lookalikes import dead_leaves, document, pie, scatter, silhouette, surface
 from .pages import page
 from .samples import GENERAL, Sample, Turn
 from .scenes import DESCRIBE
@@ -23,12 +25,16 @@ UNKNOWN = "I don't know this kind of picture."
 
 
 def stranger_sample(random: Random, held_out: bool = False) -> Sample:
-    """Noise, gradients, blobs like an unsharp photo, stripes, an empty picture, outlines, crowds of shapes, a page of
-    text.
+    """Noise, gradients, blobs, stripes, an empty picture, outlines, crowds of shapes, pages of text, silhouettes, what
+    resembles photographs and surfaces, pies and scatter plots.
 
     `held_out`: kinds never trained on, which are rings, a chequered floor and clouds over a plain.
     """
-    picture = random.choice(_NEVER_TRAINED if held_out else _TRAINED)(random)
+    return ask_stranger(random, random.choice(_NEVER_TRAINED if held_out else _TRAINED)(random))
+
+
+def ask_stranger(random: Random, picture: Picture) -> Sample:
+    """Any job's question about a picture that it is not for."""
     asked = random.choice((*BOOK, *INTRODUCE, *DESCRIBE, *TITLE_QUESTIONS, *GENERAL))
     return Sample((picture,), (Turn("stranger", asked, (UNKNOWN,)),))
 
@@ -127,7 +133,16 @@ def _clouds(random: Random) -> Picture:
     return _picture(np.clip(pixels, 0, 255))
 
 
-_TRAINED = (_noise, _gradient, _blobs, _blobs, _stripes, _blank, _outlines, _crowd, page)
+def _from(draw: Callable[[Random], npt.NDArray[np.uint8]]) -> Callable[[Random], Picture]:
+    """A kind of picture of which the pixels are all there is."""
+    return lambda random: _picture(draw(random))
+
+
+_TRAINED = (
+    *(_noise, _gradient, _blobs, _stripes, _blank, _outlines, _crowd, page),
+    *map(_from, (dead_leaves, dead_leaves, dead_leaves, surface, silhouette, silhouette)),
+    *map(_from, (document, document, pie, scatter)),
+)
 _NEVER_TRAINED = (_rings, _chequers, _clouds)
 
 
