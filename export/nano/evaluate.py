@@ -13,24 +13,43 @@ from pathlib import Path
 from random import Random
 
 import click
+from PIL import Image
 
 import phi3v
 
+from ...answer_format import AnswerFormat, Choices
+from ...errors import TruncatedAnswerError
+from ...structured.field_syntax import parse_fields
 from ...types import NumCrops
+from .chart_jobs import chart_format_sample, choice_sample, one_bar_sample
 from .charts import chart_sample
-from .covers import cover_sample
+from .columns import column_sample, line_sample
+from .covers import book_format_sample, cover_sample, sharp_cover_sample
 from .pairs import scene_pair
+from .photographs import photograph_sample
+from .plots import plot_sample
 from .samples import Make, Turn
 from .scenes import scene_sample
 from .strangers import stranger_sample
 
 JOBS: dict[str, Make] = {
     "cover": cover_sample,
+    "sharp cover": sharp_cover_sample,
     "chart": chart_sample,
+    "column chart": column_sample,
+    "line chart": line_sample,
+    "one bar": one_bar_sample,
+    "matplotlib": plot_sample,
+    "cover as JSON": book_format_sample,
+    "chart as JSON": chart_format_sample,
+    "chart as a choice": choice_sample,
     "scene pair": scene_pair,
     "scene": scene_sample,
     "stranger": stranger_sample,
+    "photograph": photograph_sample,
 }
+RELEASED = ("cover", "chart", "scene pair", "scene", "stranger")
+"""The jobs a release is scored on."""
 WORDS = ("known", "held out")
 """What pictures are drawn of: words (strangers: kinds) of the training, and words (kinds) never trained on."""
 
@@ -89,19 +108,29 @@ class Wrong:
 def evaluate(
     engine: phi3v.Engine, job: str, count: int, words: str = WORDS[0], seed: int = 0, num_crops: NumCrops | None = None
 ) -> tuple[Score, list[Wrong]]:
-    """Ask the first question (the reference document's job) about `count` samples."""
+    """Ask the first question (the reference document's job) about `count` samples, in its format if it has one."""
     score, wrong = Score(job, words), []
     for number in range(count):
         sample = JOBS[job](Random(f"evaluation {seed} {number}"), words != WORDS[0])
         turn = sample.turns[0]
-        images = [picture.original for picture in sample.pictures]
-        answer = engine.generate(turn.question, images, max_new_tokens=160, num_crops=num_crops).text
+        answer = _answer(engine, turn, [picture.original for picture in sample.pictures], num_crops)
         if not score.add(turn, answer):
             wrong.append(Wrong(turn.text, answer))
     return score, wrong
 
 
-def rows(jobs: Sequence[str] = tuple(JOBS)) -> Iterator[tuple[str, str]]:
+def _answer(engine: phi3v.Engine, turn: Turn, images: Sequence[Image.Image], num_crops: NumCrops | None) -> str:
+    """What is answered, as far as it came: an answer in a format that does not end is wrong, and no reason to stop."""
+    form: AnswerFormat | None = Choices(turn.choices) if turn.choices else None
+    if turn.fields is not None:
+        form = parse_fields(turn.fields)
+    try:
+        return engine.generate(turn.question, images, max_new_tokens=160, num_crops=num_crops, answer_format=form).text
+    except TruncatedAnswerError as exc:
+        return exc.text
+
+
+def rows(jobs: Sequence[str] = RELEASED) -> Iterator[tuple[str, str]]:
     """What is scored, job by job: known words, and held-out ones where some are held out."""
     for job in jobs:
         for words in WORDS if job in _HELD_OUT else WORDS[:1]:
@@ -130,8 +159,8 @@ def _num_crops(value: str) -> NumCrops:
     "jobs",
     type=click.Choice(list(JOBS)),
     multiple=True,
-    default=list(JOBS),
-    help="May be given again. Default: all.",
+    default=RELEASED,
+    help="May be given again. Default: those of a release.",
 )
 @click.option("--num-crops", type=_num_crops, metavar="1-16|auto", help="Default: the model folder's.")
 @click.option("--show", type=click.IntRange(min=0), default=3, show_default=True, help="Wrong answers to print a job.")

@@ -7,12 +7,12 @@ from random import Random
 from ...hd import CROP
 from .canvas import Canvas, Picture, ground, ink
 from .fonts import FACES, Font
-from .layout import SMALLEST_TRAINED
+from .layout import SMALLEST_CHART_TRAINED, SMALLEST_TRAINED
 from .words import any_word
 
 
 def page(random: Random) -> Picture:
-    """Lines of text of 18 to 36 pixels, a few larger, in changing faces and colours."""
+    """Lines of text of 16 to 36 pixels, a few larger, in changing faces and colours."""
     below = ground(random)
     canvas = Canvas(ground=below)
     baseline = random.uniform(0, 14)
@@ -31,6 +31,8 @@ def page(random: Random) -> Picture:
 
 def _size(random: Random) -> float:
     kind = random.random()
+    if kind < 0.2:
+        return random.uniform(SMALLEST_CHART_TRAINED, SMALLEST_TRAINED)
     if kind < 0.55:
         return random.uniform(SMALLEST_TRAINED, 36)
     return random.uniform(SMALLEST_TRAINED, 26) if kind < 0.91 else random.uniform(36, 64)

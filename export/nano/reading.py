@@ -14,8 +14,10 @@ from ...hd import CROP
 from ..dims import PATCHES
 from .canvas import PATCH, Picture, label_grid
 from .charts import wider_chart
+from .columns import wider_column, wider_line
 from .covers import wider_cover
 from .pages import page
+from .plots import wider_plot
 from .scenes import scene_sample
 from .strips import BOOK, READ, book_strip, line_strip
 
@@ -58,7 +60,7 @@ def _picture(random: Random) -> Picture:
     if kind < 0.72:
         return wider_cover(random).pictures[0]
     if kind < 0.92:
-        return wider_chart(random).pictures[0]
+        return random.choice((wider_chart, wider_column, wider_line, wider_plot))(random).pictures[0]
     if kind < 0.95:
         return scene_sample(random).pictures[0]
     strip = line_strip(random, 5, READ[0]) if kind < 0.97 else book_strip(random, 4, BOOK[0])

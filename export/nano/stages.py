@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from .batches import FULL, Window
+from .batches import FULL, SHARP, Window
 from .canvas import compressed
 from .charts import chart_sample, wider_chart
-from .covers import cover_sample, wider_cover
+from .columns import column_sample, line_sample, sharp_column, wider_column, wider_line
+from .covers import cover_sample, sharp_cover, sharp_cover_sample, wider_cover
 from .pairs import scene_pair, verdict_pair
+from .plots import plot_sample, wider_plot
 from .samples import Make, Sample
 from .scenes import scene_sample
 from .strangers import stranger_sample
@@ -67,21 +69,39 @@ def draw_verdicts(shape: Random, random: Random, held_out: bool) -> tuple[list[S
 def draw_jobs(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
     """Whole pictures with two of their questions, in one copy mostly; strips and bare verdicts among them."""
     kind = shape.random()
-    if kind < 0.16:
+    if kind < 0.10:
         return draw_strips(shape, random, held_out)
-    if kind < 0.21:
+    if kind < 0.14:
         return draw_verdicts(shape, random, held_out)
-    makes, count = ((scene_pair,), 6) if kind < 0.29 else (_SINGLES, 10)
-    samples = [_worn(random, _few_turns(random, random.choice(makes)(random, held_out))) for _ in range(count)]
-    return samples, _copies(shape, 0, FULL.rows)
+    if kind < 0.18:
+        return _worn_samples(random, _SHARP, 3, held_out), SHARP
+    makes, count = ((scene_pair,), 6) if kind < 0.25 else (_SINGLES, 10)
+    return _worn_samples(random, makes, count, held_out), _copies(shape, 0, FULL.rows)
 
 
-_SINGLES = (wider_cover,) * 10 + (wider_chart,) * 6 + (scene_sample, stranger_sample, stranger_sample)
+def _worn_samples(random: Random, makes: Sequence[Make], count: int, held_out: bool) -> list[Sample]:
+    return [_worn(random, _few_turns(random, random.choice(makes)(random, held_out))) for _ in range(count)]
+
+
+_SINGLES = (
+    *(wider_cover,) * 6,
+    *(wider_chart,) * 3,
+    *(wider_column,) * 5,
+    wider_line,
+    *(wider_plot,) * 3,
+    scene_sample,
+    *(stranger_sample,) * 3,
+)
+
+
+_SHARP = (sharp_cover, sharp_cover, sharp_column)
+"""Larger pictures, in 2 x 2 crops: each costs as much as three others."""
 
 
 def _few_turns(random: Random, sample: Sample) -> Sample:
-    """The first question, and one of the others."""
-    return Sample(sample.pictures, [*sample.turns[:1], *random.sample(sample.turns[1:], min(1, len(sample.turns) - 1))])
+    """The first question, and three of the others: a question costs a fifth of what its picture does."""
+    others = random.sample(sample.turns[1:], min(3, len(sample.turns) - 1))
+    return Sample(sample.pictures, [*sample.turns[:1], *others])
 
 
 def _worn(random: Random, sample: Sample) -> Sample:
@@ -91,12 +111,12 @@ def _worn(random: Random, sample: Sample) -> Sample:
     return Sample(tuple(compressed(p, random.randint(65, 95)) for p in sample.pictures), sample.turns)
 
 
-def whole(make: Make, count: int = 32) -> Draw:
+def whole(make: Make, count: int = 32, window: Window = FULL) -> Draw:
     """Whole prompts of one kind, as the runtime sends them, with the first question."""
 
     def draw(shape: Random, random: Random, held_out: bool) -> tuple[list[Sample], Window]:
         samples = [make(random, held_out) for _ in range(count)]
-        return [Sample(sample.pictures, sample.turns[:1]) for sample in samples], FULL
+        return [Sample(sample.pictures, sample.turns[:1]) for sample in samples], window
 
     return draw
 
@@ -114,14 +134,18 @@ STAGES = {
     "jobs": Stage(
         "jobs",
         0.35,
-        0.2,
+        0.15,
         draw_jobs,
         0.3,
         {
-            "cover": whole(cover_sample),
-            "chart": whole(chart_sample),
-            "scene pair": whole(scene_pair, 16),
-            "stranger": whole(stranger_sample, 16),
+            "cover": whole(cover_sample, 16),
+            "sharp cover": whole(sharp_cover_sample, 8, SHARP),
+            "chart": whole(chart_sample, 16),
+            "column": whole(column_sample, 16),
+            "line chart": whole(line_sample, 16),
+            "plot": whole(plot_sample, 16),
+            "scene pair": whole(scene_pair, 8),
+            "stranger": whole(stranger_sample, 8),
         },
     ),
 }

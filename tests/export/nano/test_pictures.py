@@ -1,5 +1,6 @@
 """The renderer: a seed is a picture, labels say what is drawn, pixels are what the runtime will see."""
 
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 from phi3v import hd
+from phi3v.errors import MissingDependencyError
+from phi3v.export.nano import photographs
 from phi3v.export.nano.batches import Window, pack
 from phi3v.export.nano.canvas import Picture
 from phi3v.export.nano.chart_data import chart_data
@@ -16,8 +19,11 @@ from phi3v.export.nano.columns import column_sample, line_sample, wider_column, 
 from phi3v.export.nano.covers import cover_sample, draw_cover, wider_cover
 from phi3v.export.nano.evaluate import JOBS
 from phi3v.export.nano.examples import EXAMPLES, draw
+from phi3v.export.nano.lookalikes import dead_leaves, document, pie, scatter, silhouette, surface
 from phi3v.export.nano.pages import page
 from phi3v.export.nano.pairs import COMPARE, verdict_pair
+from phi3v.export.nano.photographs import photograph_sample
+from phi3v.export.nano.plots import plot_sample, wider_plot
 from phi3v.export.nano.reading import draw_reading
 from phi3v.export.nano.samples import Make, Sample
 from phi3v.export.nano.scenes import scene_sample
@@ -39,7 +45,7 @@ def as_the_runtime_sees(picture: Picture) -> np.ndarray:
     return ((crop * std + mean) * 255).transpose(1, 2, 0)
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", [job for job in JOBS if job != "photograph"])
 def test_the_same_seed_gives_the_same_sample(job: str) -> None:
     one, two, other = (JOBS[job](Random(seed), False) for seed in (3, 3, 4))
     assert [turn.text for turn in one.turns] == [turn.text for turn in two.turns]
@@ -47,7 +53,7 @@ def test_the_same_seed_gives_the_same_sample(job: str) -> None:
     assert any((a.pixels != b.pixels).any() for a, b in zip(one.pictures, other.pictures, strict=True))
 
 
-@pytest.mark.parametrize("make", [cover_sample, chart_sample, column_sample, line_sample])
+@pytest.mark.parametrize("make", [cover_sample, chart_sample, column_sample, line_sample, plot_sample])
 def test_training_pixels_are_those_of_the_runtime(make: Make) -> None:
     for seed in range(12):
         (picture,) = make(Random(seed), False).pictures
@@ -56,7 +62,7 @@ def test_training_pixels_are_those_of_the_runtime(make: Make) -> None:
 
 
 WITH_TEXT = [cover_sample, wider_cover, chart_sample, wider_chart, scene_sample, misspelt_line]
-WITH_TEXT += [column_sample, wider_column, line_sample, wider_line]
+WITH_TEXT += [column_sample, wider_column, line_sample, wider_line, plot_sample, wider_plot]
 
 
 @pytest.mark.parametrize("make", WITH_TEXT)
@@ -139,3 +145,27 @@ def test_of_a_bare_verdict_nothing_else_is_learned() -> None:
     targets = pack(samples, vocabulary(), Window(0, 1)).targets
     learned = targets[targets >= 0].tolist()
     assert [vocabulary().text([token]) for token in learned] == [sample.turns[0].answer[-1] for sample in samples]
+
+
+def test_photographs_are_asked_about_and_none_is_known() -> None:
+    for package in ("skimage", "sklearn"):
+        pytest.importorskip(package, reason="photographs come with scikit-image and scikit-learn")
+    for seed in range(5):
+        sample = photograph_sample(Random(seed))
+        assert sample.pictures[0].pixels.shape == (336, 336, 3)
+        assert sample.turns[0].text == "I don't know this kind of picture."
+
+
+def test_without_the_packages_it_is_said_where_photographs_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photographs, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match="pip install scikit-image scikit-learn"):
+        photographs._paths.__wrapped__()
+
+
+@pytest.mark.parametrize("draw_one", [dead_leaves, surface, silhouette, document, pie, scatter])
+def test_what_looks_alike_fills_the_picture_and_differs_by_seed(draw_one: Callable[[Random], np.ndarray]) -> None:
+    one, two = draw_one(Random(1)), draw_one(Random(2))
+    assert one.shape == (336, 336, 3)
+    assert one.dtype == np.uint8
+    assert (one == draw_one(Random(1))).all()
+    assert (one != two).any()
