@@ -13,7 +13,6 @@ from .options import case_option, record_option, rounds_option, say
 
 if TYPE_CHECKING:
     from phi3v.bench.cases import Case
-    from phi3v.models.local import resolve_model
 
 
 @click.command(short_help="Measure a batch against single requests.")
@@ -29,6 +28,7 @@ def batch(
 ) -> None:
     """Answer the same requests alone and together, in turns, and print the ratios."""
     from phi3v.bench.batch_speed import format_table, measure
+    from phi3v.models.local import resolve_model
 
     record = measure(
         resolve_model(model), case, rows=rows, rounds=rounds, threads=threads, max_memory=max_memory, out=out, say=say

@@ -11,7 +11,6 @@ from .options import case_option, record_option, rounds_option, say
 
 if TYPE_CHECKING:
     from phi3v.bench.cases import Case
-    from phi3v.models.local import resolve_model
 
 
 @click.command(short_help="Measure many questions about one image.")
@@ -26,6 +25,7 @@ def session(model: str, case: Case, questions: int, rounds: int, out: Path | Non
     Exits with 1 when the two give different tokens.
     """
     from phi3v.bench.session_speed import describe_round, measure
+    from phi3v.models.local import resolve_model
 
     record = measure(resolve_model(model), case, questions=questions, rounds=rounds, out=out, say=say)
     for found in record.content["rounds"]:
