@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from .errors import AnswerError, OptionError, TruncatedAnswerError
 
 MAX_TEXT = 128 * 1024
 """The most characters of a schema, a regular expression or all choices together: the worst compiles in two seconds."""
+
+_MAX_DEPTH = 1000
+"""The most levels of a schema; how many Python itself can write differs between its versions."""
 
 _LEAST_SHOWN = 60
 
@@ -38,6 +41,7 @@ class JsonSchema:
             raise OptionError(f"a JSON schema is {_shorten(schema)}; allowed: a JSON object such as {_EXAMPLE}")
         try:
             text = json.dumps(schema, allow_nan=False, default=_as_dict)
+            _check_depth(schema)
         except (TypeError, ValueError, RecursionError) as exc:
             raise OptionError(
                 f"the JSON schema holds a value that JSON cannot represent ({exc}); an example: {_EXAMPLE}"
@@ -128,6 +132,22 @@ def _parse_schema(text: str) -> Any:
         raise OptionError(f"the JSON schema is not JSON (line {exc.lineno}, column {exc.colno}: {exc.msg})") from exc
     except (ValueError, RecursionError) as exc:
         raise OptionError(f"the JSON schema cannot be read: {exc}") from exc
+
+
+def _check_depth(value: Any) -> None:
+    """Raise ValueError for values inside values beyond the limit; they must not hold themselves."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [inner for outer in level for inner in _values_in(outer)]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")
+
+
+def _values_in(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _as_dict(value: object) -> dict[Any, Any]:
