@@ -133,9 +133,9 @@ def list_subjects(folder: Path, device: Literal["cpu", "cuda"]) -> list[SubjectS
     return [
         ours("int4", model=int4),
         ours("int4-graph", model=int4, cuda_graph=True),
-        ours("int4-fpA-intB", model=int4, environment={"ORT_FPA_INTB_GEMM": "1"}),
         ours("int4-cudnn", model=int4, sdpa_kernel=_CUDNN),
-        ours("int4-cudnn-256", model=int4, sdpa_kernel=_CUDNN, buffer_step=256),
+        ours("int4-cudnn-graph", model=int4, sdpa_kernel=_CUDNN, cuda_graph=True),
+        ours("int4-fpA-intB-graph", model=int4, cuda_graph=True, environment={"ORT_FPA_INTB_GEMM": "1"}),
         ours("fp16", model=fp16),
         ours("fp16-graph", model=fp16, cuda_graph=True),
         SubjectSpec("genai-int4", "genai", int4, device),
