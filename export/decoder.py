@@ -184,17 +184,15 @@ class _StreamedWeights:
     def make_last_positions(self: Any, hidden: str) -> str:
         """Take the last real position of [batch, positions, hidden]: [batch, 1, hidden].
 
-        Padding is on the right, so a row's real positions are as many as the mask's columns of these positions have
-        ones. A CUDA graph's mask is as wide as the KV buffer, and its last columns are zeros: -1 is the last position
-        too. GatherElements, because on CUDA GatherND copies from the host.
+        Padding is on the right and only where nothing is behind these positions. So a row's real ones are as many as
+        there are ones in that many first columns of the mask; a CUDA graph's mask is as wide as the KV buffer.
+        GatherElements, because on CUDA GatherND copies from the host.
         """
         name, integers, kind = LAST_POSITIONS, "/model/constants/INT64", ir.DataType.INT64
         positions = f"{name}/positions"
         self.make_node("Shape", [hidden], [positions], name=positions, start=1, end=2)
         self.make_value(positions, kind, shape=[1])
-        self.make_neg(f"{name}/from", positions, kind, shape=[1])
-        ends = [f"{integers}/[{np.iinfo(np.int64).max}]", f"{integers}/[1]"]
-        mask = [self.input_names["attention_mask"], f"{name}/from/output_0", *ends]
+        mask = [self.input_names["attention_mask"], f"{integers}/[0]", positions, f"{integers}/[1]"]
         self.make_slice(f"{name}/mask", mask, kind, shape=["batch_size", "sequence_length"])
         ones = [f"{name}/mask/output_0", f"{integers}/[1]"]
         self.make_reduce_sum(f"{name}/ones", ones, kind, shape=["batch_size", 1], keepdims=True)

@@ -61,6 +61,10 @@ def test_each_row_gets_the_logits_of_its_last_real_position(fp32_model: Path, se
     (expected,) = whole.run(["logits"], feed)
     assert logits.shape == (2, 1, 512)
     np.testing.assert_array_equal(logits[:, 0], np.stack([expected[0, 4], expected[1, 7]]))
+    # Under a CUDA graph, the mask is as wide as the KV buffer.
+    buffers = {name: np.zeros((1, 4, 13, 16), dtype=np.float32) for name in caches}
+    wide = {"inputs_embeds": embeds[1:], "attention_mask": np.array([[1] * 8 + [0] * 5]), **buffers}
+    np.testing.assert_array_equal(decoder.run(["logits"], wide)[0], whole.run(["logits"], wide)[0][:, 7:])
     longer = np.concatenate([mask, np.ones((2, 1), np.int64)], axis=1)
     feed = {"inputs_embeds": embeds[:, :1], "attention_mask": longer, **dict(zip(caches, present, strict=True))}
     np.testing.assert_array_equal(decoder.run(["logits"], feed)[0], whole.run(["logits"], feed)[0])

@@ -12,7 +12,7 @@ ARITHMETIC = {
     # Sums of a few integers, which the host needs to allocate what comes next.
     "vision": {"Squeeze": 2, "Concat": 1, "Add": 1},
     "embedding": {},
-    "decoder": {"Gather": 1, "Cast": 1, "Greater": 1, "Where": 2, "Neg": 1},
+    "decoder": {"Gather": 1, "Cast": 1, "Greater": 1, "Where": 2},
 }
 """Nodes of each graph that ONNX Runtime keeps on the CPU, by their operators."""
 
