@@ -122,9 +122,11 @@ def _embed(folder: ModelDir, inputs: ModelInputs) -> npt.NDArray[Any]:
 def open_all_positions(path: Path) -> onnxruntime.InferenceSession:
     """Open a decoder so that its logits are those of every position; its own are of each row's last real one."""
     graph = onnx.load(path, load_external_data=False)
-    for last in (node for node in graph.graph.node if node.name == LAST_POSITIONS):
+    lasts = [n for n in graph.graph.node if n.op_type == "GatherElements" and n.name.startswith(LAST_POSITIONS)]
+    all_of = {last.output[0]: last.input[0] for last in lasts}
+    if all_of:
         for node in graph.graph.node:
-            node.input[:] = [last.input[0] if name == last.output[0] else name for name in node.input]
+            node.input[:] = [all_of.get(name, name) for name in node.input]
         (logits,) = (output for output in graph.graph.output if output.name == "logits")
         logits.type.tensor_type.ClearField("shape")
         del graph.graph.value_info[:]

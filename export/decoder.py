@@ -32,8 +32,8 @@ from .weight_file import WeightFile
 
 _log = logging.getLogger("phi3v")
 
-LAST_POSITIONS = "/lm_head/last"
-"""The node that takes each row's last real position; its first input holds all of them."""
+LAST_POSITIONS = "/model/last"
+"""Begins the names of the nodes that take each row's last real position; GatherElements' first input has them all."""
 
 
 def write_decoder(
@@ -175,18 +175,28 @@ class _StreamedWeights:
             both = self.register_weight(self.file.add(f"{name}_both", np.concatenate(parts)))
             self.make_node("Slice", [both, *bounds, f"{integers}/[0]"], [name], name=f"{basename}/{name}")
 
-    def make_lm_head(self: Any, lm_head: _Linear) -> None:
-        """Compute the logits of each row's last real position only: nobody reads those of a prompt's others."""
-        self.layernorm_attrs["output_0"] = self.make_last_positions(self.layernorm_attrs["output_0"])
-        self.output_shapes["logits"] = ["batch_size", 1, self.vocab_size]
-        super().make_lm_head(lm_head)  # type: ignore[misc]
+    def make_attention_output_proj(self: Any, layer_id: int, attention: _Module, root_input: str, **where: Any) -> None:
+        """Go on with each row's last real position only, once the last layer has attended to all of them.
 
-    def make_last_positions(self: Any, hidden: str) -> str:
-        """Take the last real position of [batch, positions, hidden]: [batch, 1, hidden].
+        Nobody reads the logits of a prompt's other positions.
+        """
+        if layer_id == self.num_layers - 1:
+            indices = self.make_last_indices(self.attention_attrs["o_path"])
+            for attributes, name in ((self.attention_attrs, "o_path"), (self.layernorm_attrs, "root_input")):
+                attributes[name] = self.make_last_position(attributes[name], indices, f"{LAST_POSITIONS}/{name}")
+        super().make_attention_output_proj(layer_id, attention, root_input, **where)  # type: ignore[misc]
+
+    def make_last_position(self: Any, hidden: str, indices: str, name: str) -> str:
+        """[batch, positions, hidden] -> [batch, 1, hidden]. On CUDA, GatherND would copy from the host."""
+        shape = ["batch_size", 1, self.hidden_size]
+        self.make_gather_elements(name, [hidden, indices], self.io_dtype, shape=shape, axis=1)
+        return f"{name}/output_0"
+
+    def make_last_indices(self: Any, hidden: str) -> str:
+        """Number each row's last real position of [batch, positions, hidden], for GatherElements.
 
         Padding is on the right and only where nothing is behind these positions. So a row's real ones are as many as
         there are ones in that many first columns of the mask; a CUDA graph's mask is as wide as the KV buffer.
-        GatherElements, because on CUDA GatherND copies from the host.
         """
         name, integers, kind = LAST_POSITIONS, "/model/constants/INT64", ir.DataType.INT64
         positions = f"{name}/positions"
@@ -200,10 +210,8 @@ class _StreamedWeights:
         index = [f"{name}/number/output_0", f"{integers}/[2]"]
         self.make_unsqueeze(f"{name}/index", index, kind, shape=["batch_size", 1, 1])
         wide = [f"{name}/index/output_0", f"{integers}/[1, 1, {self.hidden_size}]"]
-        shape = ["batch_size", 1, self.hidden_size]
-        self.make_expand(f"{name}/indices", wide, kind, shape=shape)
-        self.make_gather_elements(name, [hidden, f"{name}/indices/output_0"], self.io_dtype, shape=shape, axis=1)
-        return f"{name}/output_0"
+        self.make_expand(f"{name}/indices", wide, kind, shape=["batch_size", 1, self.hidden_size])
+        return f"{name}/indices/output_0"
 
     def register_weight(self: Any, tensor: ir.ExternalTensor) -> str:
         value = self.make_value(tensor.name, tensor.dtype, tensor.shape)
@@ -238,7 +246,7 @@ class _StreamedWeights:
                 block_size=quantization.block_size,
                 accuracy_level=quantization.accuracy_level,
             )
-        sequence = 1 if where.get("logits") else where.get("seq_dim", "sequence_length")
+        sequence = where.get("seq_dim", "sequence_length")
         shape = self.make_hidden_state_shape(seq_dim=sequence, last_dim=linear.matrix.rows)
         self.make_value(output, self.io_dtype, shape=shape)
         return name
