@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ..errors import DeviceError, MissingDependencyError
+from .device_table import DeviceStatus
 
 CUDA_LIBRARIES = {
     "libcudart.so.13": "nvidia-cuda-runtime",
@@ -41,14 +42,6 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True)
-class CudaStatus:
-    """Whether CUDA can be used, and if not, why and what would help."""
-
-    usable: bool
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Gpu:
     """One GPU as the driver describes it; `driver_cuda` is the newest CUDA version the driver runs."""
 
@@ -73,24 +66,24 @@ def installed(distribution: str) -> str | None:
         return None
 
 
-def cuda_status() -> CudaStatus:
+def cuda_status() -> DeviceStatus:
     """Look for the CUDA wheels, a driver, a GPU that they have code for, and every library the provider loads."""
     if not installed("onnxruntime-genai-cuda"):
-        return CudaStatus(False, "the CUDA build is not installed; run: pip install 'phi3v[cuda]'")
+        return DeviceStatus(False, "the CUDA build is not installed; run: pip install 'phi3v[cuda]'")
     found = gpus()
     if not found:
         chosen = f" under number {_Driver.chosen}" if _Driver.chosen is not None else ""
-        return CudaStatus(False, f"no NVIDIA driver with a GPU answers{chosen} (libcuda.so.1); check `nvidia-smi -L`")
+        return DeviceStatus(False, f"no NVIDIA driver with a GPU answers{chosen} (libcuda.so.1); check `nvidia-smi -L`")
     if problem := find_problem(found[0]):
-        return CudaStatus(False, problem)
+        return DeviceStatus(False, problem)
     try:
         missing = missing_cuda_libraries()
     except MissingDependencyError as exc:
-        return CudaStatus(False, str(exc))
+        return DeviceStatus(False, str(exc))
     if missing:
         wheels = sorted({CUDA_LIBRARIES[name] for name in missing})
-        return CudaStatus(False, f"{', '.join(missing)} cannot be loaded; run: pip install {' '.join(wheels)}")
-    return CudaStatus(True, "ready")
+        return DeviceStatus(False, f"{', '.join(missing)} cannot be loaded; run: pip install {' '.join(wheels)}")
+    return DeviceStatus(True, "ready")
 
 
 def find_problem(gpu: Gpu) -> str | None:

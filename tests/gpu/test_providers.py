@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from phi3v.genai import model as genai
+from phi3v.genai import providers
 from phi3v.genai.model import load_model
 from phi3v.machine.cuda import Gpu
-from phi3v.machine.device import Device
+from phi3v.machine.device_table import Device
 from phi3v.models.folder import ModelDir
 
 
@@ -64,11 +64,11 @@ def test_flash_attention_is_asked_for_where_onnxruntime_would_take_cudnns(
     monkeypatch: pytest.MonkeyPatch, capability: str, kernel: str | None
 ) -> None:
     gpu = Gpu("a GPU", 1 << 30, driver_cuda="13.0", compute_capability=capability)
-    monkeypatch.setattr(genai, "gpus", lambda: [gpu])
+    monkeypatch.setattr(providers, "gpus", lambda: [gpu])
     assert configure("cuda").options.get("sdpa_kernel") == kernel
     assert configure("cuda", sdpa_kernel=8).options["sdpa_kernel"] == "8"
 
 
 def test_without_a_gpu_the_kernel_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(genai, "gpus", list)
+    monkeypatch.setattr(providers, "gpus", list)
     assert "sdpa_kernel" not in configure("cuda").options

@@ -8,7 +8,8 @@ import pytest
 import phi3v.models.local as local
 from phi3v import Phi3VError
 from phi3v.errors import ModelNotFoundError
-from phi3v.machine.cuda import CudaStatus, Gpu
+from phi3v.machine.cuda import Gpu
+from phi3v.machine.device_table import DeviceStatus
 
 GB = 1 << 30
 
@@ -19,13 +20,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(local, "BUILTIN", tmp_path / "absent")
     monkeypatch.setattr(local, "total_memory", lambda: 16 * GB)
-    monkeypatch.setattr(local, "cuda_status", lambda: CudaStatus(False, "no GPU"))
+    monkeypatch.setattr(local, "cuda_status", lambda: DeviceStatus(False, "no GPU"))
     monkeypatch.delenv("PHI3V_MODEL", raising=False)
     return tmp_path / "hub"
 
 
 def with_gpu(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
-    monkeypatch.setattr(local, "cuda_status", lambda: CudaStatus(True, "ready"))
+    monkeypatch.setattr(local, "cuda_status", lambda: DeviceStatus(True, "ready"))
     monkeypatch.setattr(local, "gpus", lambda: [Gpu("a GPU", memory, "13.0", "9.0")])
 
 
