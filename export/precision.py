@@ -61,7 +61,8 @@ def recipe(precision: str, device: str, block_size: int | None = None) -> Recipe
         raise OptionError(f"block_size is {block_size}; use one of {', '.join(map(str, BLOCK_SIZES))}")
     if precision not in TABLE[wanted].precisions:
         raise OptionError(f"{precision} cannot run on {wanted}. {_REFUSED[precision, wanted]}")
-    on_cpu, devices = device == "cpu", suited_devices(device, precision)
+    # A decoder for CUDA would do for WebGPU, but vision and embedding are tied to CUDA (config_files.py).
+    on_cpu, devices = device == "cpu", (device,) if device == "cuda" else suited_devices(device, precision)
     # On the CPU fp16 halves the files and the KV cache; ONNX Runtime widens the weights as it loads them.
     dtype = np.dtype(np.float32 if precision == "fp32" or (on_cpu and precision == "int4") else np.float16)
     table = np.dtype(np.float32 if precision == "fp32" else np.float16)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from .. import hd
 from ..backend import ModelInputs
-from ..errors import InferenceError, MissingDependencyError, ModelFolderError
+from ..errors import InferenceError, MissingDependencyError, ModelFolderError, Phi3VError
 from ..machine.cuda import installed, preload_cuda_libraries
 from ..machine.device_table import Device
 from ..machine.telemetry import switch_off_genais_telemetry
@@ -204,6 +204,8 @@ def load_model(
         if rewindable:
             config.overlay(json.dumps({"model": {"type": _REWINDABLE_TYPE}}))
         return og.Model(config)
+    except Phi3VError:
+        raise
     except RuntimeError as exc:
         raise ModelFolderError(
             f"{folder.path} cannot be loaded on {device}: {first_line(exc)}; if a file is damaged, fetch or export the "

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..errors import DeviceError
 from ..machine.cuda import gpus
-from ..machine.device import attention_on_cpu
 from ..machine.device_table import Device, DeviceKind, row_of, split_device
 from ..machine.plugins import plugin_library
+from ..machine.webgpu import attention_on_cpu
 from ..models.folder import GENAI_CONFIG, ModelDir
 from ..models.graph_file import find_nodes
 
-_GRAPHS = ("decoder", "embedding", "vision")
+_GRAPHS = ("decoder", "vision", "embedding")
 _ATTENTION = ("GroupQueryAttention", "MultiHeadAttention")
 
 _FLASH, _MEMORY_EFFICIENT = 1, 2
@@ -39,15 +40,38 @@ def set_providers(
     """Make `config` run all three graphs on one device. Raises DeviceError or MissingDependencyError."""
     row = row_of(device)
     if row.plugin is not None:
+        _require_free_graphs(folder, row)
         register(og, row)
     config.clear_providers()
     if row.provider is not None:
         config.append_provider(row.provider)
-        for name, value in _provider_options(row, folder, device, cuda_graph, sdpa_kernel).items():
+        for name, value in provider_options(row, folder, device, cuda_graph, sdpa_kernel).items():
             config.set_provider_option(row.provider, name, value)
     options = {"session_options": {"intra_op_num_threads": threads, **row.session_options}}
     graphs = _GRAPHS if row.provider is None else _GRAPHS[:1]
     config.overlay(json.dumps({"model": dict.fromkeys(graphs, options)}))
+
+
+def _require_free_graphs(folder: ModelDir, row: DeviceKind) -> None:
+    """Refuse a folder that ties vision or embedding to another provider: genai lets nobody untie them."""
+    sections = _read_sections(folder)
+    tied = {
+        name
+        for graph in _GRAPHS[1:]
+        for entry in sections[graph].get("session_options", {}).get("provider_options", [])
+        for name in entry
+    }
+    if tied - {row.provider}:
+        raise DeviceError(
+            f"{folder.path} was made for {' and '.join(sorted(tied))}, and its {GENAI_CONFIG} ties its graphs to it; "
+            f"make a folder with `phi3v export CHECKPOINT FOLDER --device {row.kind}`"
+        )
+
+
+def _read_sections(folder: ModelDir) -> dict[str, dict[str, Any]]:
+    """What genai_config.json says of each graph."""
+    model = json.loads((folder.path / GENAI_CONFIG).read_text(encoding="utf-8"))["model"]
+    return {graph: model[graph] for graph in _GRAPHS}
 
 
 @cache
@@ -61,15 +85,20 @@ def register(og: ModuleType, row: DeviceKind) -> None:
     try:
         _registered(og, row.plugin.name, str(plugin_library(row.plugin)))
     except RuntimeError as exc:
+        if "already registered" in str(exc):  # by somebody else in this process
+            return
         raise DeviceError(f"{row.plugin.distribution} does not load: {exc}; run: {row.install}") from exc
 
 
-def _provider_options(
-    row: DeviceKind, folder: ModelDir, device: Device, cuda_graph: bool, sdpa_kernel: int | None
+def provider_options(
+    row: DeviceKind, folder: ModelDir, device: Device, cuda_graph: bool = False, sdpa_kernel: int | None = None
 ) -> dict[str, str]:
+    """What the execution provider is told about a model on a device."""
     options = dict(row.options)
     if row.part_option:
-        options[row.part_option] = split_device(device)[1].upper()
+        options[row.part_option] = part = split_device(device)[1].upper()
+        if folder.precision == "fp32":  # else OpenVINO computes in what is fastest: bfloat16, float16
+            options["load_config"] = json.dumps({part: {"INFERENCE_PRECISION_HINT": "f32"}})
     if device == "cuda":
         options["enable_cuda_graph"] = "1" if cuda_graph else "0"
         if kernel := sdpa_kernel or _suitable_kernel():
@@ -79,9 +108,13 @@ def _provider_options(
     return options
 
 
+def graph_files(folder: ModelDir) -> dict[str, Path]:
+    """The file of each graph."""
+    return {graph: folder.path / section["filename"] for graph, section in _read_sections(folder).items()}
+
+
 def _attention_nodes(folder: ModelDir) -> list[str]:
-    model = json.loads((folder.path / GENAI_CONFIG).read_text(encoding="utf-8"))["model"]
-    return [name for graph in _GRAPHS for name in find_nodes(folder.path / model[graph]["filename"], _ATTENTION)]
+    return [name for graph in graph_files(folder).values() for name in find_nodes(graph, _ATTENTION)]
 
 
 def _suitable_kernel() -> int | None:

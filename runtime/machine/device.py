@@ -12,7 +12,7 @@ from ..errors import DeviceError, OptionError
 from .cuda import cuda_status, gpus, select_gpu
 from .device_table import DEVICE_VARIABLE, PREFERENCE, TABLE, Device, DeviceStatus, split_device
 from .openvino import openvino_status
-from .webgpu import attention_fault, find_adapter, webgpu_status
+from .webgpu import hardware_memory, webgpu_model_status
 
 
 def wanted_device(device: str | None) -> str:
@@ -53,6 +53,10 @@ class SuitedModel(Protocol):
     def pixel_dtype(self) -> str | None:
         """What its vision graph computes in."""
 
+    @property
+    def precision(self) -> str | None:
+        """What its matrices are kept in, None for a build that does not say."""
+
 
 def choose_device(wanted: str, model: SuitedModel) -> Device:
     """The device to run on: what was asked for, or for "auto" the first that works of those the model is for.
@@ -62,17 +66,17 @@ def choose_device(wanted: str, model: SuitedModel) -> Device:
     kind, part = split_device(wanted)
     if kind != "auto":
         device = _resolve(kind, part)
-        status = device_status(device, model.pixel_dtype)
+        status = device_status(device, model)
         if not status.usable:
             raise DeviceError(f"{_NAMES[kind]} is not usable: {status.reason}")
         return device
     reasons: dict[str, str] = {}
     for candidate in (kind for kind in PREFERENCE if kind in model.devices):
         device = _resolve(candidate, "")
-        status = device_status(device, model.pixel_dtype)
-        if status.usable and not _in_software(device):
+        status = device_status(device, model, by_itself=True)
+        if status.usable:
             return device
-        reasons[candidate] = "its adapter is software" if status.usable else status.reason
+        reasons[candidate] = status.reason
     built_for = model.built_for
     reason = reasons.get(built_for, "its manifest does not list it among the folder's devices")
     raise DeviceError(
@@ -108,21 +112,20 @@ def _resolve(kind: str, part: str) -> Device:
     return cast(Device, f"openvino:{part or 'cpu'}")
 
 
-def device_status(device: str, pixel_dtype: str | None = None) -> DeviceStatus:
-    """Whether a device can run a model that computes in `pixel_dtype` (None: in any type)."""
+def device_status(device: str, model: SuitedModel, *, by_itself: bool = False) -> DeviceStatus:
+    """Whether a device can run a model. `by_itself`: nobody asked for the device, so it has to be the real thing."""
     kind, part = split_device(device)
     if kind == "cuda":
         return cuda_status()
     if kind == "openvino":
-        return _refuse_type(kind, pixel_dtype) or openvino_status(part or "cpu")
+        return _refuse_float16(kind, model) or openvino_status(part or "cpu")
     if kind == "webgpu":
-        status = webgpu_status()
-        return _check_attention(pixel_dtype or "float32") if status.usable else status
+        return webgpu_model_status(model.pixel_dtype, model.precision, by_itself=by_itself)
     return DeviceStatus(True, "ready")
 
 
-def _refuse_type(kind: str, pixel_dtype: str | None) -> DeviceStatus | None:
-    if pixel_dtype != "float16" or "fp16" in TABLE[kind].precisions:
+def _refuse_float16(kind: str, model: SuitedModel) -> DeviceStatus | None:
+    if model.pixel_dtype != "float16" or "fp16" in TABLE[kind].precisions:
         return None
     return DeviceStatus(
         False,
@@ -131,35 +134,8 @@ def _refuse_type(kind: str, pixel_dtype: str | None) -> DeviceStatus | None:
     )
 
 
-def _check_attention(dtype: str) -> DeviceStatus:
-    """A GPU with wrong attention is refused. On a software adapter that has it, attention is left to the CPU."""
-    fault, adapter = attention_fault(dtype), find_adapter()
-    name = adapter.name if adapter else "the GPU"
-    if fault is None or (fault.runs and _in_software("webgpu")):
-        return DeviceStatus(True, "ready")
-    if not fault.runs:
-        remedy = "take a build in fp32, or in int4 for the CPU" if dtype == "float16" else "update its driver"
-        return DeviceStatus(False, f"{name} cannot run this model: {fault.text}; {remedy}")
-    return DeviceStatus(
-        False,
-        f"{name} computes wrongly ({fault.text}), and so would answer wrongly; update its driver, or take the CPU "
-        "(--device cpu)",
-    )
-
-
-def _in_software(device: str) -> bool:
-    adapter = find_adapter() if device == "webgpu" else None
-    return adapter is not None and adapter.software
-
-
-def attention_on_cpu(dtype: str) -> bool:
-    """Whether WebGPU's attention is to run on the CPU, because its adapter is software and computes it wrongly."""
-    return _in_software("webgpu") and attention_fault(dtype) is not None
-
-
 def gpu_memory(device: str) -> int | None:
     """Bytes of memory of the GPU that this device is; None where unknown."""
     if device == "webgpu":
-        adapter = find_adapter()
-        return adapter.memory_bytes if adapter else None
+        return hardware_memory()
     return next((gpu.memory_bytes for gpu in gpus()), None)

@@ -40,6 +40,42 @@ def webgpu_status() -> DeviceStatus:
     return DeviceStatus(True, "ready")
 
 
+def webgpu_model_status(pixel_dtype: str | None, precision: str | None, *, by_itself: bool = False) -> DeviceStatus:
+    """Whether WebGPU can run a model: also tries attention in the type that it computes in.
+
+    A GPU that computes it wrongly is refused. On a software adapter that does, attention is left to the CPU; where
+    nobody asked for WebGPU (`by_itself`), no software adapter is taken.
+    """
+    status, adapter = webgpu_status(), None
+    if not status.usable or (adapter := find_adapter()) is None:
+        return status
+    if adapter.software and by_itself:
+        return DeviceStatus(False, f"its adapter {adapter.name} is software")
+    for dtype in _types_of(pixel_dtype, precision):
+        fault = attention_fault(dtype)
+        if fault is not None and not fault.runs:
+            remedy = "take a build in fp32" if dtype == "float16" else "update its driver"
+            return DeviceStatus(False, f"{adapter.name} cannot run this model: {fault.text}; {remedy}")
+        if fault is not None and not adapter.software:
+            return DeviceStatus(
+                False,
+                f"{adapter.name} computes wrongly ({fault.text}), and so would answer wrongly; update its driver, or "
+                "take the CPU (--device cpu)",
+            )
+    return status
+
+
+def _types_of(pixel_dtype: str | None, precision: str | None) -> list[str]:
+    """What a model computes in; the table of embeddings of an int4 build is in float16, whatever the rest is."""
+    return sorted({pixel_dtype or "float32", *(["float16"] if precision == "int4" else [])})
+
+
+def attention_on_cpu(dtype: str) -> bool:
+    """Whether attention is to run on the CPU, because the adapter is software and computes it wrongly."""
+    adapter = find_adapter()
+    return adapter is not None and adapter.software and attention_fault(dtype) is not None
+
+
 def hardware_memory() -> int | None:
     """Bytes of the GPU that WebGPU can use; 0 if there is none but software, None if how many is unknown."""
     if not webgpu_status().usable:

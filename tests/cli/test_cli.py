@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 from processes import PATIENCE_S, PHI3V, started
 
-from phi3v.cli.doctor import Check, print_checks
+from phi3v.cli.check import Check
+from phi3v.cli.doctor import print_checks
 from phi3v.cli.options import block_size_option, build_device_option, precision_option
 from phi3v.export.precision import BLOCK_SIZES, DEVICES, PRECISIONS
 

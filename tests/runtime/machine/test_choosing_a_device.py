@@ -27,6 +27,7 @@ class Model:
     built_for: str = "cpu"
     devices: tuple[str, ...] = ("cpu", "webgpu", "openvino")
     pixel_dtype: str | None = "float32"
+    precision: str | None = "fp32"
 
 
 @dataclass
@@ -53,9 +54,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machines:
         for module in (webgpu, openvino):
             monkeypatch.setattr(module, "find_missing", lambda _: None)
         monkeypatch.setattr(webgpu, "find_adapter", lambda: here.adapter)
-        monkeypatch.setattr(choosing, "find_adapter", lambda: here.adapter)
         monkeypatch.setattr(webgpu, "provider_devices", lambda: ("one",))
-        monkeypatch.setattr(choosing, "attention_fault", lambda _: here.fault)
+        monkeypatch.setattr(webgpu, "attention_fault", lambda _: here.fault)
         monkeypatch.setattr(openvino, "openvino_parts", lambda: here.parts)
         return here
 
@@ -115,7 +115,7 @@ def test_auto_takes_the_first_that_works_of_those_the_folder_is_for(
     [
         ("cuda", {}, "built for CUDA, which is not usable: no NVIDIA driver; or take a folder built for the CPU"),
         ("webgpu", {}, "built for WebGPU, which is not usable: no GPU answers; "),
-        ("webgpu", {"adapter": SOFTWARE}, "built for WebGPU, which is not usable: its adapter is software"),
+        ("webgpu", {"adapter": SOFTWARE}, "built for WebGPU, which is not usable: its adapter SwiftShader is software"),
     ],
 )
 def test_auto_says_why_what_a_folder_was_built_for_cannot_be_used(
@@ -223,10 +223,27 @@ def test_openvino_refuses_a_model_in_float16_by_name(machine: Machines) -> None:
 
 def test_a_gpu_without_float16_is_told_which_builds_it_can_run(machine: Machines) -> None:
     machine(adapter=GPU, fault=AttentionFault("attention in float16 does not run: no f16", runs=False))
-    with pytest.raises(
-        DeviceError, match=r"A GPU cannot run this model: .*; take a build in fp32, or in int4 for the CPU"
-    ):
-        choose_device("webgpu", Model(pixel_dtype="float16"))
+    with pytest.raises(DeviceError, match=r"A GPU cannot run this model: .*; take a build in fp32"):
+        choose_device("webgpu", Model(pixel_dtype="float16", precision="fp16"))
+
+
+@pytest.mark.parametrize(
+    ("pixel_dtype", "precision", "tried"),
+    [
+        ("float32", "fp32", ["float32"]),
+        ("float16", "fp16", ["float16"]),
+        ("float32", "int4", ["float16", "float32"]),  # its table of embeddings is in float16
+        ("float32", None, ["float32"]),
+    ],
+)
+def test_attention_is_tried_in_every_type_that_a_model_computes_in(
+    machine: Machines, monkeypatch: pytest.MonkeyPatch, pixel_dtype: str, precision: str | None, tried: list[str]
+) -> None:
+    machine(adapter=GPU)
+    asked: list[str] = []
+    monkeypatch.setattr(webgpu, "attention_fault", asked.append)
+    assert choose_device("webgpu", Model(pixel_dtype=pixel_dtype, precision=precision)) == "webgpu"
+    assert asked == tried
 
 
 @pytest.mark.parametrize(
