@@ -64,3 +64,27 @@ def publish(monkeypatch: pytest.MonkeyPatch, *variants: str) -> None:
     """Let the catalogue hold one model, in these variants."""
     builds = [dataclasses.replace(BUILDS[0], name="other", variant=variant) for variant in variants]
     monkeypatch.setattr(catalog, "BUILDS", builds)
+
+
+@pytest.mark.parametrize(
+    ("machine", "device", "variant"),
+    [
+        (Machine(0, 16 * GB, webgpu_memory=8 * GB), "auto", "cuda-int4"),
+        (Machine(0, 16 * GB, webgpu_memory=None), "auto", "cuda-int4"),  # macOS and Windows do not say
+        (Machine(0, 16 * GB, webgpu_memory=2 * GB), "auto", "cpu-int4"),
+        (Machine(8 * GB, 16 * GB, webgpu_memory=8 * GB), "auto", "cuda-int4"),
+        (NO_GPU, "webgpu", "cuda-int4"),
+        (NO_GPU, "cuda", "cuda-int4"),
+        (NO_GPU, "openvino", "cpu-int4"),
+        (Machine(8 * GB, 16 * GB), "cpu", "cpu-int4"),
+    ],
+)
+def test_the_device_that_is_wanted_decides_which_build_a_bare_name_means(
+    machine: Machine, device: str, variant: str
+) -> None:
+    assert find_build("phi-3-vision", machine, device).variant == variant
+
+
+def test_a_build_for_cuda_runs_through_webgpu_and_one_for_the_cpu_through_all_but_cuda() -> None:
+    assert find_build("phi-3-vision:cuda-fp16", NO_GPU).devices == ("cuda", "webgpu")
+    assert find_build("phi-3-vision:cpu-int4", NO_GPU).devices == ("cpu", "webgpu", "openvino")
