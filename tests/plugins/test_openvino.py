@@ -14,16 +14,13 @@ from phi3v.errors import DeviceError
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.nano.examples import EXAMPLES
 from phi3v.genai.backend import GenaiBackend
+from phi3v.genai.placement import place_nodes
 from phi3v.machine.openvino import openvino_devices, openvino_parts
 from phi3v.models.folder import ModelDir
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.torch,
-    pytest.mark.skipif(
-        find_spec("onnxruntime_ep_openvino") is None, reason="needs onnxruntime-ep-openvino: .ci/extras openvino"
-    ),
-]
+INSTALLED = find_spec("onnxruntime_ep_openvino") is not None
+needs_openvino = pytest.mark.skipif(not INSTALLED, reason="needs onnxruntime-ep-openvino: .ci/extras openvino")
+pytestmark = [pytest.mark.torch, pytest.mark.slow, needs_openvino]
 
 SHOWN = [EXAMPLES[0], EXAMPLES[3], EXAMPLES[4]]
 PICTURE = Image.fromarray(np.random.default_rng(5).integers(0, 256, (300, 400, 3), dtype=np.uint8))
@@ -60,6 +57,13 @@ def test_an_answer_that_crosses_the_switch_is_the_references(backend: GenaiBacke
     count = SWITCH - len(inputs.input_ids) + 8
     assert 8 < count < 80
     assert generate(backend, inputs, count) == reference.greedy(inputs, count)
+
+
+def test_only_the_decoders_attention_is_left_to_onnxruntimes_cpu(backend: GenaiBackend) -> None:
+    placed = {each.graph: each for each in place_nodes(backend.model, "openvino:cpu")}
+    assert placed["decoder"].on_cpu == {"GroupQueryAttention": 2}
+    assert not placed["vision"].on_cpu
+    assert not placed["embedding"].on_cpu
 
 
 def test_openvino_lists_the_cpu_by_its_name() -> None:

@@ -4,9 +4,12 @@ It has no float16, and its attention is wrong, so these run in fp32 and int4, an
 else is what a GPU gets: genai's device buffers, a KV cache on the device, copies, and every other kernel.
 """
 
+import json
 import os
+import re
 import shutil
 import subprocess
+from collections import Counter
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,17 +29,15 @@ from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.embedding import write_embedding
 from phi3v.export.nano.examples import EXAMPLES
 from phi3v.genai.backend import GenaiBackend
+from phi3v.genai.placement import place_nodes
 from phi3v.machine import webgpu
 from phi3v.machine.vulkan import Adapter
 from phi3v.models.folder import ModelDir
 from phi3v.models.manifest import Manifest
 
 READY = find_spec("onnxruntime_ep_webgpu") is not None and os.environ.get(webgpu.ALLOW_SOFTWARE) == "1"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.torch,
-    pytest.mark.skipif(not READY, reason="needs onnxruntime-ep-webgpu and a software GPU: .ci/extras webgpu"),
-]
+needs_webgpu = pytest.mark.skipif(not READY, reason="needs onnxruntime-ep-webgpu and a software GPU: .ci/extras webgpu")
+pytestmark = [pytest.mark.torch, pytest.mark.slow, needs_webgpu]
 
 SHOWN = [EXAMPLES[0], EXAMPLES[3], EXAMPLES[4]]
 PICTURE = Image.fromarray(np.random.default_rng(5).integers(0, 256, (300, 400, 3), dtype=np.uint8))
@@ -89,6 +90,26 @@ def test_an_answer_that_crosses_the_switch_is_the_references(backend: GenaiBacke
     count = SWITCH - len(inputs.input_ids) + 8
     assert 8 < count < 80
     assert generate(backend, inputs, count) == reference.greedy(inputs, count)
+
+
+def test_only_attention_and_sums_over_numbers_of_tokens_are_left_to_the_cpu(backend: GenaiBackend) -> None:
+    left = Counter[str]()
+    for placed in place_nodes(backend.model, "webgpu"):
+        left += placed.on_cpu
+    assert (left["GroupQueryAttention"], left["MultiHeadAttention"]) == (2, 2)
+    assert not {kind for kind in left if re.search("MatMul|Gemm|Norm|Gelu|Softmax|Conv|Sigmoid", kind)}
+
+
+def test_doctor_describes_the_adapter_and_where_nodes_run(nano: Path) -> None:
+    command = [*PHI3V, "doctor", "--json", "--nodes", "--model", str(nano)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    found = {check["name"]: check for check in json.loads(done.stdout)}
+    assert done.returncode == 0
+    webgpu_line = found["webgpu"]["detail"]
+    about = r"onnxruntime-ep-webgpu 0\.4\.\d+, libvulkan\.so\.1, adapter SwiftShader .* \(\d+ MiB\), software; "
+    assert re.match(about + r"attention over 64 tokens in float32 is off by 0\.\d+; no float16", webgpu_line)
+    assert found["webgpu"]["status"] == "note"
+    assert re.match(r"vision \d+ of 139 \(CPU: .*\); embedding .*; decoder 42 of 52", found["webgpu nodes"]["detail"])
 
 
 def test_a_session_answers_as_fresh_runs_do(backend: GenaiBackend) -> None:
