@@ -132,6 +132,7 @@ def _check_cuda() -> Iterator[Check]:
 
 def _check_model(model: str | None, nodes: bool) -> Iterator[Check]:
     from phi3v import Phi3VError
+    from phi3v.machine.device import wanted_device
     from phi3v.models.folder import MODEL_VARIABLE, ModelDir
     from phi3v.models.local import resolve_model
 
@@ -139,7 +140,7 @@ def _check_model(model: str | None, nodes: bool) -> Iterator[Check]:
 
     title = "model" if model else "default model"
     try:
-        folder = ModelDir.open(resolve_model(model))
+        folder = ModelDir.open(resolve_model(model, wanted_device(None)))
     except Phi3VError as exc:
         variable = None if model else os.environ.get(MODEL_VARIABLE)  # no model is an error only if one was named
         remedy = f"unset {MODEL_VARIABLE}" if variable else ""

@@ -27,6 +27,18 @@ CUDA_LIBRARIES = {
 _COMPILER = "libnvrtc.so.13"
 """cuDNN loads it for some of its kernels; a machine without it runs all the same."""
 
+_ON_WINDOWS = {
+    "libcuda.so.1": "nvcuda.dll",
+    "libnvidia-ml.so.1": "nvml.dll",
+    "libcudart.so.13": "cudart64_13.dll",
+    "libcublasLt.so.13": "cublasLt64_13.dll",
+    "libcublas.so.13": "cublas64_13.dll",
+    "libcufft.so.12": "cufft64_12.dll",
+    "libcurand.so.10": "curand64_10.dll",
+    "libcudnn.so.9": "cudnn64_9.dll",
+}
+"""What the same libraries are called there."""
+
 LEAST_DRIVER_CUDA = (13, 0)
 LEAST_DRIVER = "580"
 """The first driver for that CUDA version."""
@@ -132,7 +144,7 @@ def select_gpu(number: int) -> None:
 def gpus() -> list[Gpu]:
     """GPUs the NVIDIA driver offers, asked through libcuda itself, genai's first; empty without a driver."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        driver = ctypes.CDLL(library_name("libcuda.so.1"))
     except OSError:
         return []
     _Driver.asked = True
@@ -160,7 +172,7 @@ def _describe(driver: ctypes.CDLL, index: int, driver_cuda: str) -> Gpu:
 def gpu_memory_used() -> int | None:
     """Bytes in use on the first GPU, by every process on it; None where the driver does not say."""
     try:
-        library = ctypes.CDLL("libnvidia-ml.so.1")
+        library = ctypes.CDLL(library_name("libnvidia-ml.so.1"))
     except OSError:
         return None
     handle, memory = ctypes.c_void_p(), (ctypes.c_ulonglong * 3)()  # total, free, used: nvmlMemory_t
@@ -172,7 +184,12 @@ def gpu_memory_used() -> int | None:
 def missing_cuda_libraries() -> list[str]:
     """CUDA libraries that do not load, the nvidia wheels tried first. Raises MissingDependencyError."""
     preload_cuda_libraries()
-    return [name for name in CUDA_LIBRARIES if not _loads(name)]
+    return [name for name in CUDA_LIBRARIES if not _loads(library_name(name))]
+
+
+def library_name(library: str) -> str:
+    """What a library of Linux is called on this system."""
+    return _ON_WINDOWS.get(library, library) if sys.platform == "win32" else library
 
 
 def preload_cuda_libraries() -> None:

@@ -5,6 +5,7 @@ genai's own `is_cuda_available()` only says how its wheel was built.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Protocol, cast
 
@@ -13,6 +14,9 @@ from .cuda import cuda_status, gpus, select_gpu
 from .device_table import DEVICE_VARIABLE, PREFERENCE, TABLE, Device, DeviceStatus, split_device
 from .openvino import openvino_status
 from .webgpu import hardware_memory, webgpu_model_status
+
+_log = logging.getLogger("phi3v")
+_NAMES = {"cpu": "the CPU", "cuda": "CUDA", "webgpu": "WebGPU", "openvino": "OpenVINO"}
 
 
 def wanted_device(device: str | None) -> str:
@@ -76,6 +80,7 @@ def choose_device(wanted: str, model: SuitedModel) -> Device:
         status = device_status(device, model, by_itself=True)
         if status.usable:
             return device
+        _log.info("%s is not taken: %s", _NAMES[candidate], status.reason)
         reasons[candidate] = status.reason
     built_for = model.built_for
     reason = reasons.get(built_for, "its manifest does not list it among the folder's devices")
@@ -98,9 +103,6 @@ def same_device(wanted: str, model: SuitedModel, asked: str, running_on: str) ->
     if kind == "auto":
         return choose_device(wanted, model) == running_on
     return _resolve(kind, part) == running_on
-
-
-_NAMES = {"cpu": "the CPU", "cuda": "CUDA", "webgpu": "WebGPU", "openvino": "OpenVINO"}
 
 
 def _resolve(kind: str, part: str) -> Device:

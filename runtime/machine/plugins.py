@@ -49,7 +49,8 @@ def plugin_devices(plugin: Plugin) -> tuple[Any, ...]:
     try:
         onnxruntime.register_execution_provider_library(plugin.name, str(library))
     except Exception as exc:  # ONNX Runtime's errors have no class of their own to name
-        raise DeviceError(f"{plugin.distribution} does not load: {str(exc).splitlines()[0]}") from exc
+        if "already registered" not in str(exc):  # by somebody else in this process
+            raise DeviceError(f"{plugin.distribution} does not load: {str(exc).splitlines()[0]}") from exc
     return tuple(device for device in onnxruntime.get_ep_devices() if device.ep_name == plugin.name)
 
 

@@ -111,3 +111,13 @@ def test_a_gpu_that_is_hidden_cannot_be_chosen(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(cuda.VISIBLE, "3")
     with pytest.raises(DeviceError, match="'cuda:1', and CUDA_VISIBLE_DEVICES=3 shows fewer GPUs"):
         select_device("cuda:1")
+
+
+@pytest.mark.parametrize(("platform", "name"), [("linux", "libcublas.so.13"), ("win32", "cublas64_13.dll")])
+def test_a_library_has_the_name_of_its_system(monkeypatch: pytest.MonkeyPatch, platform: str, name: str) -> None:
+    monkeypatch.setattr(cuda.sys, "platform", platform)
+    assert cuda.library_name("libcublas.so.13") == name
+
+
+def test_windows_has_a_name_for_every_library_of_cuda() -> None:
+    assert set(cuda.CUDA_LIBRARIES) < set(cuda._ON_WINDOWS)
