@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime
 from PIL import Image
 
 from ..backend import ModelInputs
 from ..export.checkpoint import Checkpoint
+from ..export.decoder import LAST_POSITIONS
 from ..genai.backend import GenaiBackend
 from ..models.folder import GENAI_CONFIG, ModelDir
 from ..sampling import TokenChooser
@@ -91,7 +93,8 @@ def compute_logits(model: Path, inputs: ModelInputs) -> Array:
     """Run the folder's graphs one after the other, without genai and without a cache: logits, float32 [L, vocab]."""
     folder = ModelDir.open(model)
     hidden = _embed(folder, inputs)
-    session, decoder = _open_session(folder, "decoder"), _read_config(folder)["decoder"]
+    decoder = _read_config(folder)["decoder"]
+    session = open_all_positions(folder.path / decoder["filename"])
     length = len(inputs.input_ids)
     feeds: dict[str, Any] = {"inputs_embeds": hidden, "attention_mask": np.ones((1, length), np.int64)}
     for value in session.get_inputs():
@@ -116,6 +119,20 @@ def _embed(folder: ModelDir, inputs: ModelInputs) -> npt.NDArray[Any]:
     return np.asarray(hidden)
 
 
+def open_all_positions(path: Path) -> onnxruntime.InferenceSession:
+    """Open a decoder so that its logits are those of every position; its own are of each row's last real one."""
+    graph = onnx.load(path, load_external_data=False)
+    for last in (node for node in graph.graph.node if node.name == LAST_POSITIONS):
+        for node in graph.graph.node:
+            node.input[:] = [last.input[0] if name == last.output[0] else name for name in node.input]
+        (logits,) = (output for output in graph.graph.output if output.name == "logits")
+        logits.type.tensor_type.ClearField("shape")
+        del graph.graph.value_info[:]
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
 def _open_session(folder: ModelDir, part: str) -> onnxruntime.InferenceSession:
     graph = folder.path / _read_config(folder)[part]["filename"]
     return onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
@@ -130,7 +147,9 @@ def _compare_pixels(a: ModelInputs, b: ModelInputs) -> float:
     if a.pixel_values is None or b.pixel_values is None:
         return 0.0
     crops = min(a.pixel_values.shape[1], b.pixel_values.shape[1])  # the reference pads up to num_crops
-    return float(np.abs(a.pixel_values[:, :crops] - b.pixel_values[:, :crops]).max())
+    # The reference's in our type, which may be float16, so that what is left is a difference.
+    theirs, ours = a.pixel_values[:, :crops].astype(b.pixel_values.dtype), b.pixel_values[:, :crops]
+    return float(np.abs(theirs.astype(np.float32) - ours.astype(np.float32)).max())
 
 
 def _compute_cosines(a: Array, b: Array) -> Array:

@@ -16,7 +16,7 @@ Row = list[str]
 def tabulate_times(record: Record) -> list[Row]:
     """Make a header and one row per case and subject: medians, and median absolute deviations of several samples."""
     header = ["case", "subject", "prompt", "prepare", "TTFT", "p95", "decode", "total"]
-    return [[*header, "peak RSS", "load", "cold start"]] + [
+    return [[*header, "peak RSS", "GPU memory", "load", "cold start"]] + [
         [case, subject, *_render_cells(record, subject, case)]
         for case in record.cases
         for subject in record.subjects
@@ -84,6 +84,7 @@ def _list_facts(content: dict[str, Any]) -> list[str]:
         lines.append(
             f"{label}: {model['name']} ({model['hash']}), {model['bytes'] / 1e9:.2f} GB, {weights}, {model['device']}"
         )
+    lines += [f"{failure['subject']} failed: {failure['error']}" for failure in content.get("failures", [])]
     settings = content["settings"]
     how = "all loaded at once, in turns" if settings["resident"] else "one process per turn"
     return [*lines, f"{settings['rounds']} rounds after a warm-up, {how}; greedy, every answer of full length"]
@@ -108,19 +109,20 @@ def _render_cells(record: Record, subject: str, case: str) -> Row:
         f"{rate.median:.4g} tok/s ± {rate.mad:.2g}",
         cell("total_s", 1, "s"),
         cell("rss_peak_bytes", 1e-9, "GB"),
+        _summarise_starts(record, subject, case, "gpu_used_bytes", 1e-9, "GB"),
         *(_summarise_starts(record, subject, case, metric) for metric in ("load_s", "cold_start_s")),
     ]
 
 
-def _summarise_starts(record: Record, subject: str, case: str, metric: str) -> str:
+def _summarise_starts(record: Record, subject: str, case: str, metric: str, scale: float = 1, unit: str = "s") -> str:
     """Render the median of what a process measures once, in the row of the case it answered first.
 
     The number of new tokens is ignored: the first answer may be a short warm-up.
     """
     same = case.rpartition(":")[0] + ":"
     samples = [s for s in record.content["samples"] if s["subject"] == subject and s["case"].startswith(same)]
-    values = [s[metric] for s in samples if metric in s]
-    return f"{Summary.of(values).median:.3g} s" if values else ""
+    values = [scale * s[metric] for s in samples if s.get(metric) is not None]
+    return f"{Summary.of(values).median:.3g} {unit}" if values else ""
 
 
 def _render_ratio(record: Record, above: str, below: str, case: str, metric: str) -> str:

@@ -2,24 +2,28 @@
 
 Every subject runs in a worker process. In a resident run all are loaded at once and take turns answer by answer. In a
 fresh run each turn starts a new process, which also measures loading and the cold start again: for models that do not
-fit into memory together.
+fit into memory together. On a GPU a resident subject is loaded once: one that waits takes nothing from the others.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from ..errors import InferenceError, OptionError
-from ..machine.cuda import gpus
+from ..machine.cuda import gpu_memory_used, gpus
 from ..machine.memory import available_memory
 from .cases import PROMPT, Case
 from .extras import require_extra
@@ -32,13 +36,19 @@ T = TypeVar("T")
 _SETTLE_S = 0.3
 """Pause between turns: thread pools spin for a while after an answer and would take cores from the next subject."""
 
+_OVERTIME_S = 300.0
+"""What an answer may take beyond the run's time before its process is ended."""
+
 _BYTES_IN_MEMORY = {"ours": 1.8, "genai": 1.8, "torch-fp32": 2.2, "torch-bf16": 1.3, "torch-fp16": 1.3, "openvino": 3.0}
 """Memory that a loaded subject takes, in multiples of its folder's size; estimated generously."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubjectSpec:
-    """What to load: a subject's name, its folder, and a label that distinguishes it from others of the same name."""
+    """What to load: a subject's name, its folder, and a label that distinguishes it from others of the same name.
+
+    `cuda_graph`, `sdpa_kernel` and `buffer_step` as in GenaiModel, for "ours". `environment` is added to the process's.
+    """
 
     label: str
     subject: str
@@ -46,6 +56,9 @@ class SubjectSpec:
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int | None = None
     cuda_graph: bool = False
+    sdpa_kernel: int | None = None
+    buffer_step: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.subject not in SUBJECTS:
@@ -71,16 +84,20 @@ def run(
     *,
     rounds: int = 5,
     resident: bool | None = None,
+    minutes: float = math.inf,
+    keep_going: bool = False,
     out: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Record:
     """Measure every subject on every case, `rounds` times after a warm-up of one answer per case.
 
-    `resident` None keeps all subjects loaded if they fit into memory together. `out` is written after every answer, so
-    that a run which ends early leaves what it measured. Raises InferenceError when a worker fails, OptionError for
-    repeated labels or cases, MissingDependencyError if PyTorch or OpenVINO is needed and not installed.
+    `resident` None keeps all subjects loaded if they fit into memory together. After `minutes` no answer is begun, and
+    one that still runs 5 minutes later has failed. With `keep_going` a subject that fails is noted under "failures" in
+    the record and left out from there on. `out` is written after every answer, so that a run which ends early leaves
+    what it measured. Raises InferenceError when a worker fails, OptionError for repeated labels or cases,
+    MissingDependencyError if PyTorch or OpenVINO is needed and not installed.
     """
-    _check(subjects, cases)
+    _check(subjects, cases, keep_going)
     record = Record.begin(
         SUBJECTS_FORMAT,
         {spec.label: spec.model for spec in subjects},
@@ -88,26 +105,61 @@ def run(
         settings={"rounds": rounds, "resident": resident, "greedy": True, "prompt": PROMPT},
         cases=[str(case) for case in cases],
         samples=[],
+        failures=[],
     )
     for spec in subjects:
         record.content["models"][spec.label] |= _list_settings(spec)
     if resident is None:
         resident = _fit_together(record.content["models"], subjects[0].device)
         record.content["settings"]["resident"] = resident
+
+    def attempt(spec: SubjectSpec, act: Callable[[], T]) -> T | None:
+        try:
+            return act()
+        except InferenceError as exc:
+            if not keep_going:
+                raise
+            say(str(exc))
+            record.add("failures", {"subject": spec.label, "error": str(exc)})
+            return None
+
     with tempfile.TemporaryDirectory() as scratch:
         images = {case: case.write_image(Path(scratch)) for case in cases}
         turns = _take_resident_turns if resident else _take_fresh_turns
-        for sample in turns(subjects, images, rounds, say):
+        for sample in turns(subjects, images, rounds, _Clock(minutes), attempt, say):
             record.add("samples", sample)
     return record
 
 
-def _check(subjects: Sequence[SubjectSpec], cases: Sequence[Case]) -> None:
-    """Raise what `run` raises before anything is measured."""
-    if any(spec.subject.startswith("torch-") for spec in subjects):
-        require_extra("export", "torch", "transformers")
-    if any(spec.subject == "openvino" for spec in subjects):
-        require_extra("bench-openvino", "openvino_genai")
+class _Attempt(Protocol):
+    """Act for a subject. None: it failed, and the run goes on without it."""
+
+    def __call__(self, spec: SubjectSpec, act: Callable[[], T]) -> T | None: ...
+
+
+class _Clock:
+    """The time a run has."""
+
+    def __init__(self, minutes: float) -> None:
+        self._end = time.monotonic() + 60 * minutes
+
+    @property
+    def is_up(self) -> bool:
+        return time.monotonic() > self._end
+
+    @property
+    def limit_s(self) -> float:
+        """Seconds an answer that begins now may take."""
+        return self._end - time.monotonic() + _OVERTIME_S
+
+
+def _check(subjects: Sequence[SubjectSpec], cases: Sequence[Case], keep_going: bool) -> None:
+    """Raise what `run` raises before anything is measured; a missing package is its subject's failure if it goes on."""
+    if not keep_going:
+        if any(spec.subject.startswith("torch-") for spec in subjects):
+            require_extra("export", "torch", "transformers")
+        if any(spec.subject == "openvino" for spec in subjects):
+            require_extra("bench-openvino", "openvino_genai")
     if len(set(cases)) < len(cases):
         raise OptionError(f"a case is given twice: {', '.join(map(str, cases))}; --rounds repeats them all")
     for spec in subjects:
@@ -119,33 +171,50 @@ def _check(subjects: Sequence[SubjectSpec], cases: Sequence[Case]) -> None:
 
 def _list_settings(spec: SubjectSpec) -> dict[str, Any]:
     chosen = asdict(spec)
-    return {name: chosen[name] for name in ("subject", "device", "threads", "cuda_graph")}
+    return {name: value for name, value in chosen.items() if name not in ("label", "model")}
 
 
 def _take_resident_turns(
     subjects: Sequence[SubjectSpec],
     images: dict[Case, Path],
     rounds: int,
+    clock: _Clock,
+    attempt: _Attempt,
     say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
     common = [case for case in images if all(spec.takes(case) for spec in subjects)] or list(images)
-    for spec in subjects:
-        # Beside other loaded subjects, a worker's first answer would wait for them. So its start is measured alone, on
-        # a case that every subject can do.
-        first = min((case for case in common if spec.takes(case)), key=lambda case: case.num_crops)
-        say(f"starting {spec.label}")
-        with closing(_Worker(spec)) as worker:
-            yield worker.measure(first, images[first], 0, say)
     with ExitStack() as stack:
         workers = []
         for spec in subjects:
-            say(f"loading {spec.label}")
-            workers.append(stack.enter_context(closing(_Worker(spec, start=False))))
+            first = min((case for case in common if spec.takes(case)), key=lambda case: case.num_crops)
+            say(f"starting {spec.label}")
+            worker = attempt(spec, partial(_Worker, spec, clock))
+            if worker is None:
+                continue
+            stack.enter_context(closing(worker))
+            sample = attempt(spec, partial(worker.measure, first, images[first], 0, say))
+            if sample is not None:
+                yield sample
+                workers.append(worker)
+            if spec.device == "cpu":
+                # Beside other subjects there, a first answer would wait for them: each start is measured alone.
+                worker.close()
+        if subjects[0].device == "cpu":
+            say("loading all")
+            workers = [stack.enter_context(closing(_Worker(each.spec, clock, start=False))) for each in workers]
         for number in range(rounds + 1):
             for case, image in images.items():
                 for worker in _rotate(workers, number):
-                    if worker.spec.takes(case):
-                        yield worker.measure(case, image, number, say)
+                    if not worker.spec.takes(case):
+                        continue
+                    if clock.is_up:
+                        say(f"time is up in round {number}")
+                        return
+                    sample = attempt(worker.spec, partial(worker.measure, case, image, number, say))
+                    if sample is None:
+                        workers.remove(worker)
+                    else:
+                        yield sample
                         time.sleep(_SETTLE_S)
 
 
@@ -153,24 +222,53 @@ def _take_fresh_turns(
     subjects: Sequence[SubjectSpec],
     images: dict[Case, Path],
     rounds: int,
+    clock: _Clock,
+    attempt: _Attempt,
     say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
+    failed: set[str] = set()
     for number in range(1, rounds + 1):
         for spec in _rotate(subjects, number):
+            if spec.label in failed:
+                continue
+            if clock.is_up:
+                say(f"time is up in round {number}")
+                return
             say(f"loading {spec.label}")
-            with closing(_Worker(spec)) as worker:
-                # The first answer also pays for the first use of memory: let a short one of the cheapest case do that.
-                own = [case for case in images if spec.takes(case)]
-                cheapest = min(own, key=lambda case: case.num_crops)
-                warm_up = worker.measure(replace(cheapest, new_tokens=2), images[cheapest], 0, say)
-                yield warm_up | {"round": number, "warmup": True}
-                for case in own:
-                    yield worker.measure(case, images[case], number, say)
+            worker = attempt(spec, partial(_Worker, spec, clock))
+            if worker is None:
+                failed.add(spec.label)
+                continue
+            with closing(worker):
+                for sample in _take_fresh_turn(worker, images, number, clock, attempt, say):
+                    if sample is None:
+                        failed.add(spec.label)
+                        break
+                    yield sample
+
+
+def _take_fresh_turn(
+    worker: _Worker,
+    images: dict[Case, Path],
+    number: int,
+    clock: _Clock,
+    attempt: _Attempt,
+    say: Callable[[str], None],
+) -> Iterator[dict[str, Any] | None]:
+    """Measure a subject's cases, each behind two tokens of its own shape: the first pays for memory and plans."""
+    own = sorted((case for case in images if worker.spec.takes(case)), key=lambda case: case.num_crops)
+    for case in own:
+        if clock.is_up:
+            return
+        short = replace(case, new_tokens=2)
+        warm_up = attempt(worker.spec, partial(worker.measure, short, images[case], 0, say))
+        yield warm_up and warm_up | {"round": number, "warmup": True}
+        yield attempt(worker.spec, partial(worker.measure, case, images[case], number, say))
 
 
 def _rotate(items: Sequence[T], number: int) -> list[T]:
     """Keep the order, but begin with another item each round."""
-    start = number % len(items)
+    start = number % max(1, len(items))
     return [*items[start:], *items[:start]]
 
 
@@ -190,15 +288,25 @@ def _read_growth(subject: str) -> float:
 
 
 class _Worker:
-    """A subject's process, to be closed. `start`: its first answer includes load_s and cold_start_s."""
+    """A subject's process, to be closed.
 
-    def __init__(self, spec: SubjectSpec, *, start: bool = True) -> None:
-        self.spec = spec
+    `start`: its first answer includes load_s, cold_start_s, and the memory of the GPU that the process took until then.
+    """
+
+    def __init__(self, spec: SubjectSpec, clock: _Clock, *, start: bool = True) -> None:
+        self.spec, self._clock = spec, clock
+        self._gpu_used_before = gpu_memory_used()
         self._spawned = time.monotonic()
         arguments = {**asdict(spec), "model": str(spec.model)}
         # -P: do not import from the current folder.
         command = [sys.executable, "-P", "-m", "phi3v.bench.worker", json.dumps(arguments)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command,
+            env={**os.environ, **spec.environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         load_s = self._read()["load_s"]
         self._load_s: float | None = load_s if start else None
 
@@ -216,6 +324,10 @@ class _Worker:
         if self._load_s is not None:
             answer |= {"load_s": self._load_s, "cold_start_s": first_token_at - self._spawned}
             self._load_s = None
+            if self._gpu_used_before is not None and answer["gpu_used_bytes"] is not None:
+                answer["gpu_used_bytes"] -= self._gpu_used_before
+        else:
+            answer["gpu_used_bytes"] = None
         say(
             f"round {number} {self.spec.label} {case}: TTFT {answer['ttft_s']:.3f} s, "
             f"{1 / answer['tpot_s']:.2f} tokens/s"
@@ -224,7 +336,11 @@ class _Worker:
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
+        limit = min(self._clock.limit_s, threading.TIMEOUT_MAX)
+        timer = threading.Timer(limit, self._process.kill)
+        timer.start()
         line = self._process.stdout.readline()
+        timer.cancel()
         answer: dict[str, Any] = json.loads(line) if line else {"error": f"its process ended ({self._process.wait()})"}
         if "error" in answer:
             self.close()

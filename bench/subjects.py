@@ -31,16 +31,25 @@ class Subject(Protocol):
 
 
 def make_subject(
-    name: str, model: Path, device: Literal["cpu", "cuda"], *, cuda_graph: bool = False, threads: int | None = None
+    name: str,
+    model: Path,
+    device: Literal["cpu", "cuda"],
+    *,
+    cuda_graph: bool = False,
+    sdpa_kernel: int | None = None,
+    buffer_step: int = 1,
+    threads: int | None = None,
 ) -> Subject:
     """Load a subject. Raises only subclasses of Phi3VError.
 
     `model` is a model folder; for torch-* a checkpoint folder, for openvino a folder that openvino/folder.py wrote.
+    `cuda_graph`, `sdpa_kernel` and `buffer_step` as in GenaiModel, for "ours".
     """
     if name == "ours":
         from ..genai.backend import GenaiBackend
 
-        return _EngineSubject(GenaiBackend(ModelDir.open(model), device, cuda_graph=cuda_graph, threads=threads))
+        options = {"cuda_graph": cuda_graph, "sdpa_kernel": sdpa_kernel, "buffer_step": buffer_step}
+        return _EngineSubject(GenaiBackend(ModelDir.open(model), device, threads=threads, **options))
     if name == "genai":
         return _ExampleLoop(ModelDir.open(model), device, threads)
     if name == "openvino":

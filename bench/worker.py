@@ -30,8 +30,7 @@ def main() -> None:
 
         subject = make_subject(
             *(spec["subject"], Path(spec["model"]), spec["device"]),
-            cuda_graph=spec["cuda_graph"],
-            threads=spec["threads"],
+            **{name: spec[name] for name in ("cuda_graph", "sdpa_kernel", "buffer_step", "threads")},
         )
         print(json.dumps({"load_s": time.perf_counter() - began}), file=answers)
         for line in sys.stdin:

@@ -32,6 +32,9 @@ from .weight_file import WeightFile
 
 _log = logging.getLogger("phi3v")
 
+LAST_POSITIONS = "/lm_head/last"
+"""The node that takes each row's last real position; its first input holds all of them."""
+
 
 def write_decoder(
     checkpoint: Checkpoint,
@@ -172,6 +175,36 @@ class _StreamedWeights:
             both = self.register_weight(self.file.add(f"{name}_both", np.concatenate(parts)))
             self.make_node("Slice", [both, *bounds, f"{integers}/[0]"], [name], name=f"{basename}/{name}")
 
+    def make_lm_head(self: Any, lm_head: _Linear) -> None:
+        """Compute the logits of each row's last real position only: nobody reads those of a prompt's others."""
+        self.layernorm_attrs["output_0"] = self.make_last_positions(self.layernorm_attrs["output_0"])
+        self.output_shapes["logits"] = ["batch_size", 1, self.vocab_size]
+        super().make_lm_head(lm_head)  # type: ignore[misc]
+
+    def make_last_positions(self: Any, hidden: str) -> str:
+        """Take the last real position of [batch, positions, hidden]: [batch, 1, hidden].
+
+        Padding is on the right and only where nothing is behind these positions. So a row's real ones are as many as
+        there are ones in that many first columns of the mask; a CUDA graph's mask is as wide as the KV buffer.
+        GatherElements, because on CUDA GatherND copies from the host.
+        """
+        name, integers, kind = LAST_POSITIONS, "/model/constants/INT64", ir.DataType.INT64
+        positions = f"{name}/positions"
+        self.make_node("Shape", [hidden], [positions], name=positions, start=1, end=2)
+        self.make_value(positions, kind, shape=[1])
+        mask = [self.input_names["attention_mask"], f"{integers}/[0]", positions, f"{integers}/[1]"]
+        self.make_slice(f"{name}/mask", mask, kind, shape=["batch_size", "sequence_length"])
+        ones = [f"{name}/mask/output_0", f"{integers}/[1]"]
+        self.make_reduce_sum(f"{name}/ones", ones, kind, shape=["batch_size", 1], keepdims=True)
+        self.make_sub(f"{name}/number", [f"{name}/ones/output_0", f"{integers}/[1]"], kind, shape=["batch_size", 1])
+        index = [f"{name}/number/output_0", f"{integers}/[2]"]
+        self.make_unsqueeze(f"{name}/index", index, kind, shape=["batch_size", 1, 1])
+        wide = [f"{name}/index/output_0", f"{integers}/[1, 1, {self.hidden_size}]"]
+        shape = ["batch_size", 1, self.hidden_size]
+        self.make_expand(f"{name}/indices", wide, kind, shape=shape)
+        self.make_gather_elements(name, [hidden, f"{name}/indices/output_0"], self.io_dtype, shape=shape, axis=1)
+        return f"{name}/output_0"
+
     def register_weight(self: Any, tensor: ir.ExternalTensor) -> str:
         value = self.make_value(tensor.name, tensor.dtype, tensor.shape)
         value.const_value = tensor
@@ -205,7 +238,7 @@ class _StreamedWeights:
                 block_size=quantization.block_size,
                 accuracy_level=quantization.accuracy_level,
             )
-        sequence = where.get("seq_dim", "sequence_length")
+        sequence = 1 if where.get("logits") else where.get("seq_dim", "sequence_length")
         shape = self.make_hidden_state_shape(seq_dim=sequence, last_dim=linear.matrix.rows)
         self.make_value(output, self.io_dtype, shape=shape)
         return name

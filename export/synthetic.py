@@ -1,14 +1,16 @@
 """Random checkpoints in the original layout: a tiny one for tests, one of the real size to prove what an export costs.
 
-Their answers mean nothing; config.json says so, and so does every model built from one. Written shard by shard, tensor
-by tensor: memory holds one tensor.
+Their answers mean nothing; config.json says so, and so does every model built from one. Several threads each write a
+shard tensor by tensor: memory holds one tensor a thread.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from .tokenizer import SMALLEST_VOCABULARY, first_special_id, write_tokenizer
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _FLOAT32 = np.dtype(np.float32)
+_THREADS = 12
+"""Most threads that write shards: each holds a tensor in float32, at most 0.4 GB, and its copy."""
 # GELU's outputs have a positive mean; rows that sum to zero keep it from becoming one direction all tokens share.
 _AFTER_GELU = ("mlp.fc2.weight", "img_projection.2.weight")
 
@@ -84,13 +88,15 @@ def write_random_checkpoint(
     stored = _BFLOAT16 if dtype == "bfloat16" else _FLOAT32
     shapes = tensor_shapes(dims)
     shards = _shards(shapes)
-    weight_map: dict[str, str] = {}
-    total = 0
-    for number, names in enumerate(shards, start=1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+    files = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
+
+    def write_shard(file: str, names: list[str]) -> int:
         tensors = [(name, shapes[name], stored) for name in names]
-        total += write_file(path / file, tensors, lambda name: _values(name, shapes[name], seed))
-        weight_map |= dict.fromkeys(names, file)
+        return write_file(path / file, tensors, lambda name: _values(name, shapes[name], seed))
+
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
+        total = sum(threads.map(write_shard, files, shards))
+    weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
     _write(path / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
     _write(path / "preprocessor_config.json", {"num_crops": num_crops, "num_img_tokens": 144})
     write_tokenizer(path, dims.decoder.vocab_size)

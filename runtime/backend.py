@@ -25,13 +25,14 @@ class ModelInputs:
 
     `input_ids`: int32 [L], or [B, L] for a padded batch; a negative id is a slot for one image token; the slots of
     image N are -N.
-    `pixel_values`: float32 [N, K, 3, 336, 336], the global crop first, zero crops as padding; None without images.
+    `pixel_values`: float32 or float16 [N, K, 3, 336, 336], the global crop first, zero crops as padding; None without
+    images.
     `image_sizes`: int64 [N, 2], padded height and width in pixels; None without images.
     `image_tokens`: number of slots of each image.
     """
 
     input_ids: npt.NDArray[np.int32]
-    pixel_values: npt.NDArray[np.float32] | None
+    pixel_values: npt.NDArray[np.float32] | npt.NDArray[np.float16] | None
     image_sizes: npt.NDArray[np.int64] | None
     image_tokens: tuple[int, ...]
 

@@ -34,9 +34,9 @@ class ImageStack:
 
     def __init__(self) -> None:
         self._images: list[hd.HdImage] = []
-        self._arrays: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] | None = None
+        self._arrays: tuple[hd.Pixels, npt.NDArray[np.int64]] | None = None
 
-    def of(self, images: list[hd.HdImage]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] | tuple[None, None]:
+    def of(self, images: list[hd.HdImage]) -> tuple[hd.Pixels, npt.NDArray[np.int64]] | tuple[None, None]:
         """`pixel_values` and `image_sizes` as in ModelInputs."""
         if not images:
             return None, None

@@ -76,7 +76,8 @@ class HdPreprocessor:
         layout = PromptLayout.of(prompt, len(images))
         if not images:
             return ModelInputs(int32(layout.input_ids(self.tokenizer, ())), None, None, ())
-        pixels, sizes, tokens = hd.stack([hd.transform(images[i], num_crops) for i in layout.order])
+        dtype = self._folder.crop_dtype
+        pixels, sizes, tokens = hd.stack([hd.transform(images[i], num_crops, dtype) for i in layout.order])
         return ModelInputs(int32(layout.input_ids(self.tokenizer, tokens)), pixels, sizes, tuple(tokens))
 
 

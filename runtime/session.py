@@ -150,7 +150,7 @@ class Session(Closing):
         images = [load_image(source) for source in request.images]
         decoded = time.perf_counter()
         self._check(None, sum(hd.plan(*image.size, crops).image_tokens for image in images), 1)
-        cut = tuple(hd.transform(image, crops) for image in images)
+        cut = tuple(hd.transform(image, crops, self._backend.model.crop_dtype) for image in images)
         return _Shown(cut, decoded - began, time.perf_counter() - decoded)
 
     def _check(self, text: int | None, images: int, new: int) -> None:

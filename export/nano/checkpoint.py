@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ...errors import OptionError
+from ...tokenizer import Tokenizer
 from ..dims import EMBED, LM_HEAD, VISION
 from ..safetensors_file import read_header, write_file
 from ..synthetic import original_config
 from .network import FEATURE_UNIT, Nano, nano_dims
 from .shipped import read_folder
-from .vocabulary import LIKE, PHRASES, VOCABULARY, Vocabulary, phrase_ids, write_vocabulary
+from .vocabulary import LIKE, PHRASES, VOCABULARY, phrase_ids, write_vocabulary
 
 _NANO = "nano."
 """Before the names of the network's own weights; those of training aids begin otherwise."""
@@ -32,7 +33,7 @@ def write_checkpoint(nano: Nano, folder: Path) -> Path:
     entries = [(name, values.shape, values.dtype) for name, values in tensors.items()]
     write_file(folder / "model.safetensors", entries, tensors.__getitem__)
     write_vocabulary(folder, nano.dims.decoder.vocab_size)
-    end_of_text = Vocabulary.read(folder).tokenizer.control_id("<|endoftext|>")
+    end_of_text = Tokenizer(folder / "tokenizer.json").control_id("<|endoftext|>")
     _write(folder / "config.json", original_config(nano.dims, "float32", end_of_text))
     _write(folder / "preprocessor_config.json", {"num_crops": 1, "num_img_tokens": 144})
     return folder

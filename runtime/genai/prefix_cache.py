@@ -40,7 +40,7 @@ class _Kept:
     """A generator, and what must hold for its KV cache to be right for other inputs."""
 
     generator: Any
-    pixel_values: npt.NDArray[np.float32] | None
+    pixel_values: npt.NDArray[np.float32] | npt.NDArray[np.float16] | None
     long: bool
     """Whether its positions were made with LongRoPE's long factors."""
     capacity: int

@@ -107,6 +107,11 @@ class ModelDir:
         """What people call it: the pulled model's name and variant, else the folder's name."""
         return self.pulled_as or self.path.resolve().name
 
+    @property
+    def crop_dtype(self) -> str:
+        """The dtype to make crops in: what the vision graph takes, float32 where that is neither float."""
+        return "float16" if self.pixel_dtype == "float16" else "float32"
+
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of KV cache for a sequence of `tokens`."""
         return tokens * self.kv_bytes_per_token

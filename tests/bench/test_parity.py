@@ -12,6 +12,7 @@ from PIL import Image
 
 import phi3v
 from phi3v.backend import Backend, ModelInputs
+from phi3v.bench.parity import open_all_positions
 from phi3v.bench.reference import ReferenceBackend, ReferenceModel
 from phi3v.errors import PromptError, TruncatedAnswerError
 from phi3v.export.build import export_model
@@ -130,10 +131,9 @@ def test_fp32_logits_equal_the_reference_at_every_position(
 
 def graph_logits(folder: Path, inputs: ModelInputs) -> np.ndarray:
     """Logits of every position from the three graphs; genai itself hands out only the last."""
-    import onnxruntime
 
     def run(name: str, **feed: object) -> np.ndarray:
-        session = onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
+        session = open_all_positions(folder / name)
         for unset in session.get_inputs():
             if unset.name.startswith("past_key_values"):
                 feed[unset.name] = np.zeros((1, unset.shape[1], 0, 16), dtype=np.float32)

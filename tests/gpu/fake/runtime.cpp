@@ -48,6 +48,17 @@ void write_log(const std::string& line) {
   }
 }
 
+std::map<size_t, long> read_pairs(const char* variable) {
+  const char* text = std::getenv(variable);
+  std::istringstream parts(text ? text : "");
+  std::map<size_t, long> found;
+  for (std::string part; std::getline(parts, part, ',');) {
+    auto colon = part.find(':');
+    if (colon != std::string::npos) found[std::stoul(part)] = std::stol(part.substr(colon + 1));
+  }
+  return found;
+}
+
 void add(const std::string& name, long amount = 1) {
   std::lock_guard<std::mutex> held(lock);
   counts[name] += amount;
@@ -94,10 +105,17 @@ cudaError_t allocate(Memory& memory, void** at, size_t size) {
 }
 
 // The value that a test wants the next copy of this size to bring to the host, put where a kernel would have left it.
+// FAKE_CUDA_BRINGS, such as "4:17,8:2509", says what every copy of a size brings that has none of its own.
 bool bring_value(void* to, size_t size) {
   std::lock_guard<std::mutex> held(lock);
   auto& waiting = brought[size];
-  if (waiting.empty()) return false;
+  if (waiting.empty()) {
+    static const std::map<size_t, long> always = read_pairs("FAKE_CUDA_BRINGS");
+    auto found = always.find(size);
+    if (found == always.end()) return false;
+    std::memcpy(to, &found->second, size);
+    return true;
+  }
   std::memcpy(to, &waiting.front(), size);
   waiting.pop_front();
   return true;
