@@ -109,7 +109,9 @@ def test_doctor_describes_the_adapter_and_where_nodes_run(nano: Path) -> None:
     about = r"onnxruntime-ep-webgpu 0\.4\.\d+, libvulkan\.so\.1, adapter SwiftShader .* \(\d+ MiB\), software; "
     assert re.match(about + r"attention over 64 tokens in float32 is off by 0\.\d+; no float16", webgpu_line)
     assert found["webgpu"]["status"] == "note"
-    assert re.match(r"vision \d+ of 139 \(CPU: .*\); embedding .*; decoder 42 of 52", found["webgpu nodes"]["detail"])
+    assert re.match(
+        r"vision \d+ of \d+ \(CPU: .*\); embedding .*; decoder \d+ of \d+ \(CPU: ", found["webgpu nodes"]["detail"]
+    )
 
 
 def test_a_session_answers_as_fresh_runs_do(backend: GenaiBackend) -> None:
