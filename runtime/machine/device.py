@@ -13,7 +13,7 @@ from ..errors import DeviceError, OptionError
 from .cuda import cuda_status, gpus, select_gpu
 from .device_table import DEVICE_VARIABLE, PREFERENCE, TABLE, Device, DeviceStatus, split_device
 from .openvino import openvino_status
-from .webgpu import hardware_memory, webgpu_model_status
+from .webgpu import find_adapter, webgpu_model_status
 
 _log = logging.getLogger("phi3v")
 _NAMES = {"cpu": "the CPU", "cuda": "CUDA", "webgpu": "WebGPU", "openvino": "OpenVINO"}
@@ -139,5 +139,6 @@ def _refuse_float16(kind: str, model: SuitedModel) -> DeviceStatus | None:
 def gpu_memory(device: str) -> int | None:
     """Bytes of memory of the GPU that this device is; None where unknown."""
     if device == "webgpu":
-        return hardware_memory()
+        adapter = find_adapter()
+        return adapter.memory_bytes if adapter else None
     return next((gpu.memory_bytes for gpu in gpus()), None)

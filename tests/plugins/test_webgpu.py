@@ -123,7 +123,10 @@ def test_a_session_answers_as_fresh_runs_do(backend: GenaiBackend) -> None:
     assert found == fresh
 
 
-def test_a_batch_answers_as_single_runs_do(backend: GenaiBackend) -> None:
+def test_a_batch_answers_as_single_runs_do(backend: GenaiBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    start_batch = backend.start_batch
+    monkeypatch.setattr(backend, "start_batch", lambda rows: started.append(len(rows)) or start_batch(rows))
     engine = phi3v.Engine(backend)
     asked = [("What is this?", [PICTURE]), ("A longer question than the other one", [PICTURE]), ("hi", [])]
     requests = [
@@ -134,6 +137,7 @@ def test_a_batch_answers_as_single_runs_do(backend: GenaiBackend) -> None:
     assert backend.max_batch_size > 1
     together = engine.generate_batch(requests, batch_size=3)
     assert [outcome.token_ids for outcome in together] == alone  # type: ignore[union-attr]
+    assert max(started) > 1
 
 
 def test_int4_gives_the_cpus_logits_up_to_rounding(exports: Exports, tmp_path: Path) -> None:
