@@ -84,7 +84,7 @@ def _list_facts(content: dict[str, Any]) -> list[str]:
         lines.append(
             f"{label}: {model['name']} ({model['hash']}), {model['bytes'] / 1e9:.2f} GB, {weights}, {model['device']}"
         )
-    lines += [f"{failure['subject']} failed: {failure['error']}" for failure in content.get("failures", [])]
+    lines += [failure["error"] for failure in content.get("failures", [])]
     settings = content["settings"]
     how = "all loaded at once, in turns" if settings["resident"] else "one process per turn"
     return [*lines, f"{settings['rounds']} rounds after a warm-up, {how}; greedy, every answer of full length"]

@@ -48,8 +48,16 @@ def make_subject(
     if name == "ours":
         from ..genai.backend import GenaiBackend
 
-        options = {"cuda_graph": cuda_graph, "sdpa_kernel": sdpa_kernel, "buffer_step": buffer_step}
-        return _EngineSubject(GenaiBackend(ModelDir.open(model), device, threads=threads, **options))
+        return _EngineSubject(
+            GenaiBackend(
+                ModelDir.open(model),
+                device,
+                cuda_graph=cuda_graph,
+                threads=threads,
+                sdpa_kernel=sdpa_kernel,
+                buffer_step=buffer_step,
+            )
+        )
     if name == "genai":
         return _ExampleLoop(ModelDir.open(model), device, threads)
     if name == "openvino":

@@ -10,7 +10,7 @@ from exports import Exports
 TESTS = Path(__file__).parent
 EXPORT_EXTRA = ("torch", "transformers", "safetensors", "onnx", "onnx_ir", "ml_dtypes")
 MISSING = [name for name in EXPORT_EXTRA if find_spec(name) is None]
-MODULE_MARK = re.compile(r"^pytestmark\b.*\bmark\.torch\b", re.MULTILINE)
+MODULE_MARK = re.compile(r"^pytestmark = (\[[^\]]*)?pytest\.mark\.torch\b", re.MULTILINE)
 
 
 def marked_torch(module: Path) -> bool:

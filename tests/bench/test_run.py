@@ -90,6 +90,26 @@ def test_a_worker_that_fails_says_why(demo: Path, tmp_path: Path) -> None:
         run([SubjectSpec("torch-fp32", "torch-fp32", tmp_path)], [SMALL], rounds=1)
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_run_that_keeps_going_notes_what_failed_and_measures_the_rest(
+    demo: Path, tmp_path: Path, resident: bool
+) -> None:
+    subjects = [SubjectSpec("torch-fp32", "torch-fp32", tmp_path), SubjectSpec("ours", "ours", demo / "model")]
+    out = tmp_path / "record.json"
+    kept = run(subjects, [SMALL], rounds=1, resident=resident, keep_going=True, out=out)
+    assert [failure["subject"] for failure in kept.content["failures"]] == ["torch-fp32"]
+    assert set(kept.values("ours", str(SMALL), "total_s")) == {1}
+    assert Record.read(out).content == kept.content
+    assert "- torch-fp32 failed: " in render_markdown(kept)
+
+
+def test_a_run_whose_time_is_up_begins_no_answer(demo: Path) -> None:
+    spec = SubjectSpec("ours", "ours", demo / "model")
+    assert run([spec], [SMALL], rounds=3, resident=False, minutes=0).content["samples"] == []
+    resident = run([spec], [SMALL], rounds=3, resident=True, minutes=0).content["samples"]
+    assert [sample["warmup"] for sample in resident] == [True]
+
+
 def test_a_case_genai_cannot_do_is_refused(demo: Path) -> None:
     with pytest.raises(OptionError, match="16 crops"):
         run([SubjectSpec("genai", "genai", demo / "model")], [SMALL], rounds=1)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,24 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_probe(fake_cuda: Path, package: Path, tmp_path_factory: pytest.TempPathFactory) -> Probe:
+def make_environment(fake_cuda: Path, package: Path) -> Callable[..., dict[str, str]]:
+    """The variables of a process in the environment, with or without the nvidia wheels and the driver."""
+
+    def make(wheels: bool = True, driver: bool = True) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAKE_CUDA", "CUDA_", "LD_"))}
+        imported = [package, fake_cuda / "wheels"] if wheels else [package]
+        paths = {"PYTHONPATH": os.pathsep.join(map(str, imported))}
+        return {**kept, **paths, **({"LD_LIBRARY_PATH": str(fake_cuda / "driver")} if driver else {})}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run_probe(
+    fake_cuda: Path,
+    make_environment: Callable[..., dict[str, str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Probe:
     """Calls a function of probe.py in the environment, in a process of its own.
 
     `wheels` False leaves out what the nvidia wheels bring, `driver` False the driver.
@@ -51,14 +69,9 @@ def run_probe(fake_cuda: Path, package: Path, tmp_path_factory: pytest.TempPathF
         **arguments: Any,
     ) -> Any:
         asked = {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAKE_CUDA", "CUDA_", "LD_"))}
-        imported = [package, fake_cuda / "wheels"] if wheels else [package]
-        paths = {"PYTHONPATH": os.pathsep.join(map(str, imported))}
-        if driver:
-            paths["LD_LIBRARY_PATH"] = str(fake_cuda / "driver")
         done = subprocess.run(
             [str(fake_cuda / "bin" / "python"), str(HERE / "probe.py"), function, json.dumps(asked)],
-            env={**kept, **paths, **(env or {})},
+            env={**make_environment(wheels, driver), **(env or {})},
             cwd=tmp_path_factory.mktemp(function),
             capture_output=True,
             text=True,
