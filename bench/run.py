@@ -159,7 +159,7 @@ def _check(subjects: Sequence[SubjectSpec], cases: Sequence[Case], keep_going: b
         if any(spec.subject.startswith("torch-") for spec in subjects):
             require_extra("export", "torch", "transformers")
         if any(spec.subject == "openvino" for spec in subjects):
-            require_extra("openvino", "openvino_genai")
+            require_extra("bench-openvino", "openvino_genai")
     if len(set(cases)) < len(cases):
         raise OptionError(f"a case is given twice: {', '.join(map(str, cases))}; --rounds repeats them all")
     for spec in subjects:

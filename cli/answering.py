@@ -21,6 +21,7 @@ from .warm.wire import request_message
 if TYPE_CHECKING:
     from phi3v import Engine, GenerationRequest, Token
     from phi3v.images.load import ImageSource
+    from phi3v.machine.device_table import DeviceName
     from phi3v.models.folder import ModelDir
 
 
@@ -59,7 +60,7 @@ class _AskedEngine(Closing):
         self.engine.close()
 
 
-def load_engine(model: str | None, device: str, images: Sequence[ImageSource]) -> LoadedEngine:
+def load_engine(model: str | None, device: DeviceName, images: Sequence[ImageSource]) -> LoadedEngine:
     """Check the images, then load the model in this process; Ctrl-C kills the process meanwhile. Raises Phi3VError."""
     import phi3v
 
@@ -74,7 +75,7 @@ def load_engine(model: str | None, device: str, images: Sequence[ImageSource]) -
 def open_answer(
     request: GenerationRequest,
     model: str | None,
-    device: str,
+    device: DeviceName,
     *,
     use_warm: bool = True,
     keep_alive_s: float | None = None,
@@ -151,7 +152,7 @@ class OpenAnswer(PendingAnswer, Closing):
 
 
 def _ask_warm_engine(
-    request: GenerationRequest, model: str | None, device: str, keep_alive_s: float | None
+    request: GenerationRequest, model: str | None, device: DeviceName, keep_alive_s: float | None
 ) -> _AskedEngine | None:
     """Send the request to a warm engine and wait until it starts on it; None when the model must be loaded here."""
     if not keep_alive_s and not any_socket():
@@ -183,7 +184,7 @@ def _ask_warm_engine(
 
 
 def _find_engine(
-    images: Sequence[ImageSource], model: str | None, device: str, keep_alive_s: float | None
+    images: Sequence[ImageSource], model: str | None, device: DeviceName, keep_alive_s: float | None
 ) -> tuple[WarmEngine, float] | None:
     """Find a warm engine, or start one if it is to be kept alive. Return it and the seconds that starting it took."""
     engine = find(model, device, say)

@@ -15,6 +15,7 @@ from .output import AnswerPrinter
 
 if TYPE_CHECKING:
     from phi3v import GenerationRequest
+    from phi3v.machine.device_table import DeviceName
     from phi3v.options import GenerationOptions
 
     from .answering import LoadedEngine
@@ -52,7 +53,7 @@ def ask(
     images: tuple[str, ...],
     questions: tuple[str, ...],
     model: str | None,
-    device: str,
+    device: DeviceName,
     keep_alive_s: float | None,
     no_warm: bool,
     as_json: bool,

@@ -16,6 +16,7 @@ from .repl import Repl
 
 if TYPE_CHECKING:
     from phi3v import GenerationResult
+    from phi3v.machine.device_table import DeviceName
     from phi3v.options import GenerationOptions
 
     from .answering import Answerer
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @generation_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer, each on a line, not text.")
 def chat(
-    images: tuple[str, ...], model: str | None, device: str, as_json: bool, **options: Unpack[GenerationOptions]
+    images: tuple[str, ...], model: str | None, device: DeviceName, as_json: bool, **options: Unpack[GenerationOptions]
 ) -> None:
     """Talk about images (paths, http(s) or data: URLs): the model knows what was said before.
 

@@ -7,12 +7,12 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict
 
 import click
 
-Status = Literal["ok", "note", "fail"]
+from .check import Check
+from .options import model_option
 
 # One Identity node: the smallest model that makes a provider really load.
 _IDENTITY_MODEL = bytes.fromhex(
@@ -23,25 +23,17 @@ _CLASHES = (("onnxruntime-genai", "onnxruntime-genai-cuda"), ("onnxruntime", "on
 _PACKAGES = ("numpy", "pillow", "tokenizers", "click", "rich")
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding. `remedy` is what to do about it; empty if there is nothing to do."""
-
-    name: str
-    status: Status
-    detail: str
-    remedy: str = ""
-
-
 @click.command()
+@model_option
+@click.option("--nodes", is_flag=True, help="Also load the model on each device, and say which of its nodes run there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Check this machine: packages, providers, GPU, CUDA libraries, default model, telemetry.
+def doctor(ctx: click.Context, model: str | None, nodes: bool, as_json: bool) -> None:
+    """Check this machine: packages, providers, each device and what it lacks, the model, telemetry.
 
     Exits with 1 if something must be repaired before a model can run.
     """
-    checks = list(examine())
+    checks = list(examine(model, nodes=nodes))
     if as_json:
         click.echo(json.dumps([asdict(check) for check in checks], indent=1))
     else:
@@ -49,14 +41,17 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     ctx.exit(any(check.status == "fail" for check in checks))
 
 
-def examine() -> Iterator[Check]:
-    """Yield every check, in the order in which a person should read them."""
+def examine(model: str | None = None, *, nodes: bool = False) -> Iterator[Check]:
+    """Yield every check, in the order in which a person should read them. `nodes`: where those of the model run."""
+    from .device_checks import check_plugins
+
     yield Check("python", "ok", f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} CPUs")
     yield from _check_packages()
     yield from _check_clashes()
     yield from _check_engine()
     yield from _check_cuda()
-    yield _check_default_model()
+    yield from check_plugins()
+    yield from _check_model(model, nodes)
     yield _check_telemetry()
 
 
@@ -135,18 +130,27 @@ def _check_cuda() -> Iterator[Check]:
         yield Check("cuda", "ok", f"all {len(CUDA_LIBRARIES)} CUDA libraries load")
 
 
-def _check_default_model() -> Check:
+def _check_model(model: str | None, nodes: bool) -> Iterator[Check]:
     from phi3v import Phi3VError
+    from phi3v.machine.device import wanted_device
     from phi3v.models.folder import MODEL_VARIABLE, ModelDir
     from phi3v.models.local import resolve_model
 
+    from .device_checks import check_placement
+
+    title = "model" if model else "default model"
     try:
-        model = ModelDir.open(resolve_model())
+        folder = ModelDir.open(resolve_model(model, wanted_device(None)))
     except Phi3VError as exc:
-        named = os.environ.get(MODEL_VARIABLE)  # no model is an error only if one was named
-        return Check("default model", "fail" if named else "note", str(exc), f"unset {MODEL_VARIABLE}" if named else "")
-    what = f"{model.name}: {model.path} ({model.precision or 'published build'}, {model.built_for})"
-    return Check("default model", "ok", f"{what}; {model.name} {model.about}" if model.about else what)
+        variable = None if model else os.environ.get(MODEL_VARIABLE)  # no model is an error only if one was named
+        remedy = f"unset {MODEL_VARIABLE}" if variable else ""
+        yield Check(title, "fail" if model or variable else "note", str(exc), remedy)
+        return
+    devices = ", ".join(folder.devices)
+    what = f"{folder.name}: {folder.path} ({folder.precision or 'published build'}, for {devices})"
+    yield Check(title, "ok", f"{what}; {folder.name} {folder.about}" if folder.about else what)
+    if nodes:
+        yield from check_placement(folder)
 
 
 def _check_telemetry() -> Check:

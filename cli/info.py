@@ -38,6 +38,7 @@ def _describe_model(folder: Path) -> None:
     click.echo(f"{model.path}: {model.precision or 'published build'}, built for {model.built_for}")
     for line in model_notices(model, named=True):
         click.echo(line)
+    click.echo(f"devices    {', '.join(model.devices)}")
     for part, size in model.graphs.items():
         click.echo(f"{part:10} {size / 1e6:10.1f} MB")
     click.echo(f"context    {model.context_length} tokens" + (f", LongRoPE switch at {switch}" if switch else ""))

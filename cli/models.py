@@ -36,12 +36,12 @@ def models(as_json: bool) -> None:
 
 def _pulled_row(model: LocalModel, machine: Machine) -> dict[str, Any]:
     state = "damaged" if model.damaged else "here"
-    fits = machine.fits(model.device, model.memory_bytes)
+    fits = machine.choose(model.devices, model.memory_bytes) is not None
     return _row(model.name, model.variant, model.nbytes, fits, state, model.commit, str(model.path))
 
 
 def _known_row(build: PublishedBuild, machine: Machine) -> dict[str, Any]:
-    fits = machine.fits(build.device, build.memory_bytes)
+    fits = machine.choose(build.devices, build.memory_bytes) is not None
     return _row(build.name, build.variant, build.download_bytes, fits, "not pulled", "", build.repo)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
+
+from phi3v.errors import OptionError
+from phi3v.machine.device_table import DEVICE_VARIABLE, SPELLINGS, TABLE, DeviceName, split_device
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -17,13 +20,35 @@ model_option = click.option(
     help="Pulled model (name or name:variant), model folder, or nano, the built-in model. "
     "Default: $PHI3V_MODEL, else the best pulled one for this machine, else the built-in one.",
 )
-device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
+
+
+def _device(value: str) -> DeviceName:
+    try:
+        split_device(value)
+    except OptionError as exc:
+        raise click.BadParameter(str(exc)) from exc
+    return cast(DeviceName, value)
+
+
+def _device_option(help_text: str) -> Callable[[_Command], _Command]:
+    return click.option(
+        "--device",
+        type=_device,
+        metavar="|".join(SPELLINGS),
+        envvar=DEVICE_VARIABLE,
+        show_envvar=True,
+        default="auto",
+        show_default=True,
+        help=help_text,
+    )
+
+
+device_option = _device_option("Where to run; auto: the first that works of the devices the model is for.")
+pull_device_option = _device_option("Where it is to run; auto: the best for this machine.")
+build_device_option = click.option(
+    "--device", type=click.Choice([*TABLE]), default="cpu", show_default=True, help="Device to build for."
 )
 # The choices are those of phi3v.export.precision, which cannot be imported here: it loads numpy, and --help must not.
-build_device_option = click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Device to build for."
-)
 precision_option = click.option(
     "--precision", type=click.Choice(["int4", "fp16", "fp32"]), default="int4", show_default=True
 )

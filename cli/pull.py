@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from phi3v.machine.device_table import DeviceName, split_device
+
+from .options import pull_device_option
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -15,16 +18,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("name", default="phi-3-vision", metavar="[NAME[:VARIANT]]")
+@pull_device_option
 @click.option("--revision", help="Branch, tag or commit of the repository. Default: the catalogue's.")
 @click.option("--offline", is_flag=True, help="Open no socket: succeed only when the model is here and complete.")
 @click.option("--dry-run", is_flag=True, help="Print files, sizes, destination and free disk; fetch nothing.")
-def pull(name: str, revision: str | None, offline: bool, dry_run: bool) -> None:
+def pull(name: str, device: DeviceName, revision: str | None, offline: bool, dry_run: bool) -> None:
     """Fetch a published model, verify every byte, and print its folder.
 
-    NAME is a model of `phi3v models`, by default phi-3-vision; without a VARIANT the one for this machine (an NVIDIA
-    GPU with enough memory: cuda-int4, else cpu-int4). The files go to the Hugging Face cache; HF_HOME, HF_ENDPOINT,
-    HF_TOKEN and HF_HUB_OFFLINE are respected. Run it again to continue after an interruption, to repair a damaged file,
-    or to update; it does nothing when the model is complete and current.
+    NAME is a model of `phi3v models`, by default phi-3-vision; without a VARIANT the one for the device, or for this
+    machine (a GPU with enough memory: cuda-int4, else cpu-int4). The files go to the Hugging Face cache; HF_HOME,
+    HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are respected. Run it again to continue after an interruption, to repair a
+    damaged file, or to update; it does nothing when the model is complete and current.
 
     \b
     phi3v pull
@@ -36,7 +40,7 @@ def pull(name: str, revision: str | None, offline: bool, dry_run: bool) -> None:
     from phi3v.export.hub.pull import pull as pull_build
     from phi3v.models.local import Machine
 
-    build = find_build(name, Machine.inspect().gpu_memory)
+    build = find_build(name, Machine.inspect(), split_device(device)[0])
     if dry_run:
         _print_plan(plan_pull(build, revision))
         return

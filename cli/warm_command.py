@@ -12,6 +12,8 @@ from .notices import say
 from .options import device_option, duration, model_option
 
 if TYPE_CHECKING:
+    from phi3v.machine.device_table import DeviceName
+
     from .warm.frames import Message
 
 
@@ -32,7 +34,13 @@ if TYPE_CHECKING:
 @click.option("--stop", "stopping", is_flag=True, help="End the warm engines instead.")
 @click.option("--json", "as_json", is_flag=True, help="With --status: print JSON.")
 def warm(
-    model: str | None, device: str, keep_alive_s: float, background: bool, status: bool, stopping: bool, as_json: bool
+    model: str | None,
+    device: DeviceName,
+    keep_alive_s: float,
+    background: bool,
+    status: bool,
+    stopping: bool,
+    as_json: bool,
 ) -> None:
     """Keep a model loaded, so that `phi3v ask` answers at once.
 
@@ -58,7 +66,7 @@ def warm(
         _start(model, device, keep_alive_s, background)
 
 
-def _start(model: str | None, device: str, keep_alive_s: float, background: bool) -> None:
+def _start(model: str | None, device: DeviceName, keep_alive_s: float, background: bool) -> None:
     from .warm.start import leave_behind, offer
 
     if background:

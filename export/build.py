@@ -46,8 +46,9 @@ def export_model(
 ) -> Path:
     """Build the model folder `out` from a Hugging Face checkpoint folder of Phi-3-vision; returns `out`.
 
-    `precision` is "int4", "fp16" or "fp32", `device` "cpu" or "cuda"; `block_size` None is 128 on the CPU, 32 on a
-    GPU. Builds beside `out` and renames at the end. `overwrite` replaces an older model folder, and nothing else.
+    `precision` is "int4", "fp16" or "fp32", `device` "cpu", "cuda", "webgpu" or "openvino", which takes the CPU's
+    graphs; `block_size` None is 128 on the CPU, 32 on a GPU. Builds beside `out` and renames at the end. `overwrite`
+    replaces an older model folder, and nothing else.
     Raises CheckpointError, OptionError, DiskSpaceError, ModelFolderError (`out` is taken or cannot be made) or
     MissingDependencyError.
     """
@@ -91,6 +92,7 @@ def _build(source: Checkpoint, folder: Path, how: Recipe, meter: Meter) -> None:
         folder,
         precision=how.precision,
         device=how.device,
+        devices=how.devices,
         pixel_dtype=how.dtype.name,
         block_size=how.decoder.block_size if how.decoder else None,
     )

@@ -23,7 +23,7 @@ def write_genai_config(checkpoint: Checkpoint, folder: Path, *, device: str) -> 
     """Write what genai loads first. Only our own manifest is written after it."""
     decoder = checkpoint.dims.decoder
     ids = checkpoint.token_ids
-    own_options = {"session_options": {"provider_options": _providers(device)}} if device != "cpu" else {}
+    own_options = {"session_options": {"provider_options": _providers(device)}} if device == "cuda" else {}
     model = {
         "bos_token_id": ids[BOS_TOKEN],
         "context_length": decoder.max_position_embeddings,
@@ -111,7 +111,14 @@ def copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def write_manifest(
-    checkpoint: Checkpoint, folder: Path, *, precision: str, device: str, pixel_dtype: str, block_size: int | None
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    precision: str,
+    device: str,
+    devices: tuple[str, ...],
+    pixel_dtype: str,
+    block_size: int | None,
 ) -> None:
     """Write what the folder was made from, and the size and SHA-256 of every file in it."""
     decoder = checkpoint.dims.decoder
@@ -120,6 +127,7 @@ def write_manifest(
         name=checkpoint.path.resolve().name,
         precision=precision,
         device=device,
+        devices=devices,
         pixel_dtype=pixel_dtype,
         original_context_length=None if decoder.long_rope is None else decoder.long_rope.original,
         kv_bytes_per_token=2 * decoder.num_hidden_layers * decoder.kv_size * element_bytes,

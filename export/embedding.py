@@ -34,7 +34,7 @@ def write_embedding(
         if np.dtype(table_dtype) != graph.dtype:
             text = graph.op("Cast", text, to=int(graph.float))
         is_slot = graph.op("Less", ids, graph.scalar(0))
-        if device == "cpu":
+        if device != "cuda":
             filled = _scatter_features(graph, is_slot, text, features)
         else:
             nothing = graph.weight("no_feature", np.zeros((1, hidden)))

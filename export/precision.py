@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import OptionError
+from ..machine.device_table import TABLE, suited_devices
 from .dims import EMBED, LM_HEAD, VISION, ModelDims, tensor_shapes, vision_shapes
 from .quantize import BlockQuantization
 
 PRECISIONS = ("int4", "fp16", "fp32")
-DEVICES = ("cpu", "cuda")
+DEVICES = tuple(TABLE)
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 
 _REFUSED = {
     ("fp32", "cuda"): "ONNX Runtime's fused CUDA attention takes float16 only: use fp16 or int4 on a GPU",
+    ("fp16", "openvino"): "OpenVINO cannot convert the vision tower's QuickGelu in float16: use int4 or fp32",
 }
+"""Why the table of devices leaves a precision out."""
 
 # Measured at real width, four layers, two CPU threads: 8 bits in blocks of 128 is as fast as 4 bits (1.7 times fp32)
 # at a hundredth of its error (cosine to fp32 0.9998 against 0.978). A GPU gains nothing from a quantised tower.
@@ -25,15 +28,21 @@ _CPU_VISION = BlockQuantization(bits=8, block_size=128, accuracy_level=4)
 # Measured likewise (docs/benchmarks.md): blocks of 128 and an 8-bit head decode 1.3 and prefill 1.14 times as fast as
 # blocks of 32, and come nearer to fp32 on average (cosine 0.9934 against 0.9916).
 _CPU_HEAD = BlockQuantization(bits=8, block_size=128, accuracy_level=4)
-_DEFAULT_BLOCK_SIZE = {"cpu": 128, "cuda": 32}
+_DEFAULT_BLOCK_SIZE = {"cpu": 128, "cuda": 32, "webgpu": 32}
+# On the CPU and through WebGPU, activations are rounded to 8 bits for int4 matrices, and integers are multiplied.
+_ACCURACY_LEVEL = {"cpu": 4, "cuda": 0, "webgpu": 4}
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How one build stores and computes; None means unquantised. `head`: the matrix before the logits."""
+    """How one build stores and computes; None means unquantised. `head`: the matrix before the logits.
+
+    `device` is what the graphs are made for, `devices` the kinds of devices that the build runs on.
+    """
 
     precision: str
     device: str
+    devices: tuple[str, ...]
     dtype: np.dtype[Any]
     table_dtype: np.dtype[Any]
     decoder: BlockQuantization | None
@@ -42,25 +51,26 @@ class Recipe:
 
 
 def recipe(precision: str, device: str, block_size: int | None = None) -> Recipe:
-    """The build for a precision and a device; raises OptionError naming what can be had instead."""
+    """The build for a precision and a device, which may be another's; raises OptionError naming what can be had."""
     for given, allowed, option in ((precision, PRECISIONS, "precision"), (device, DEVICES, "device")):
         if given not in allowed:
             raise OptionError(f"{option} is {given!r}; use one of {', '.join(allowed)}")
+    wanted, device = device, TABLE[device].builds[0]
     block_size = _DEFAULT_BLOCK_SIZE[device] if block_size is None else block_size
     if block_size not in BLOCK_SIZES:
         raise OptionError(f"block_size is {block_size}; use one of {', '.join(map(str, BLOCK_SIZES))}")
-    if reason := _REFUSED.get((precision, device)):
-        raise OptionError(f"{precision} cannot run on {device}. {reason}")
+    if precision not in TABLE[wanted].precisions:
+        raise OptionError(f"{precision} cannot run on {wanted}. {_REFUSED[precision, wanted]}")
+    # A decoder for CUDA would do for WebGPU, but vision and embedding are tied to CUDA (config_files.py).
+    on_cpu, devices = device == "cpu", (device,) if device == "cuda" else suited_devices(device, precision)
     # On the CPU fp16 halves the files and the KV cache; ONNX Runtime widens the weights as it loads them.
-    dtype = np.dtype(np.float16 if device == "cuda" or precision == "fp16" else np.float32)
+    dtype = np.dtype(np.float32 if precision == "fp32" or (on_cpu and precision == "int4") else np.float16)
     table = np.dtype(np.float32 if precision == "fp32" else np.float16)
     if precision != "int4":
-        return Recipe(precision, device, dtype, table, None, None, None)
-    on_cpu = device == "cpu"
-    decoder = BlockQuantization(4, block_size, accuracy_level=4 if on_cpu else 0)
-    return Recipe(
-        precision, device, dtype, table, decoder, _CPU_HEAD if on_cpu else decoder, _CPU_VISION if on_cpu else None
-    )
+        return Recipe(precision, device, devices, dtype, table, None, None, None)
+    decoder = BlockQuantization(4, block_size, accuracy_level=_ACCURACY_LEVEL[device])
+    head, vision = (_CPU_HEAD, _CPU_VISION) if on_cpu else (decoder, None)
+    return Recipe(precision, device, devices, dtype, table, decoder, head, vision)
 
 
 def folder_bytes(dims: ModelDims, how: Recipe) -> int:

@@ -16,7 +16,8 @@ from numbers import Integral
 from .answer import Answer
 from .backend import Backend, BatchBackend, BatchGeneration, BatchRow, InTurn
 from .errors import AnswerError, ContextLengthError, OptionError, Phi3VError
-from .machine.cuda import gpus
+from .machine.device import gpu_memory
+from .machine.device_table import row_of
 from .machine.memory import available_memory
 from .prepare import PreparedRequest, check_memory
 from .types import MAX_BATCH_SIZE, GenerationResult
@@ -134,10 +135,10 @@ def _mismatch(item: _Item, first: _Item) -> int:
 
 def _spare_memory(backend: Backend) -> int | None:
     """Half of what is free where the model runs."""
-    if backend.device == "cpu":
+    if row_of(backend.device).in_ram:
         free = available_memory()
     else:
-        total = next((gpu.memory_bytes for gpu in gpus()), None)
+        total = gpu_memory(backend.device)
         free = None if total is None else max(0, total - sum(backend.model.graphs.values()))
     return None if free is None else free // 2
 

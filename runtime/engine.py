@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .answer_format import AnswerFormat
     from .images.load import ImageSource
+    from .machine.device_table import DeviceName
     from .session import Session
     from .types import GenerationRequest, GenerationResult, NumCrops
 
@@ -46,7 +47,7 @@ class Engine(Closing):
 
     @property
     def device(self) -> str:
-        """The device the model runs on, "cpu" or "cuda"; the folder may have been built for the other one."""
+        """The device the model runs on, such as "cpu" or "openvino:gpu"; the folder may have been built for another."""
         return self._backend.device
 
     def generate(
@@ -161,25 +162,28 @@ class Engine(Closing):
 
 def load(
     model: str | os.PathLike[str] | None = None,
-    device: str = "auto",
+    device: DeviceName | None = None,
     *,
     processor: Literal["phi3v", "genai"] = "phi3v",
 ) -> Engine:
     """Load a model: a folder, a pulled one by its name or `name:variant`, or the built-in one, "nano".
 
     Without one: `PHI3V_MODEL`, else the best pulled model that fits this machine, else, with a BuiltinModelWarning,
-    the built-in one. `device` is "auto", "cpu", "cuda" or, for the second GPU, "cuda:1"; "auto" takes the GPU if the
-    model was built for it and it works. `processor` "genai" drives genai's own multimodal processor instead of ours,
+    the built-in one. `device` is "auto", "cpu", "cuda" ("cuda:1" is the second GPU), "webgpu" or "openvino"
+    ("openvino:cpu", "openvino:gpu", "openvino:npu"); without one `PHI3V_DEVICE`, else "auto": the first that works of
+    those the model is for. `processor` "genai" drives genai's own multimodal processor instead of ours,
     for comparison only. Raises only subclasses of Phi3VError.
     """
     if processor not in ("phi3v", "genai"):
         raise OptionError(f"processor is {processor!r}; allowed: 'phi3v', 'genai'")
-    from .machine.device import choose_device, select_device
+    from .machine.device import choose_device, select_device, wanted_device
 
-    folder = ModelDir.open(resolve_model(model, select_device(device)))
+    wanted = wanted_device(device)
+    select_device(wanted)
+    folder = ModelDir.open(resolve_model(model, wanted))
     if folder.path == BUILTIN and wanted_model(model) is None:
         _warn_of_builtin(folder)
-    chosen = choose_device(device, folder.built_for)
+    chosen = choose_device(wanted, folder)
     if processor == "genai":
         from .genai.processor import GenaiProcessorBackend
 

@@ -17,7 +17,7 @@ from . import hd
 from .backend import ModelInputs, Preprocessor
 from .errors import ContextLengthError, OptionError, Phi3VError
 from .images.load import load_image
-from .machine.device import Device
+from .machine.device_table import Device, row_of
 from .machine.memory import available_memory
 from .models.folder import ModelDir
 from .prompt import PromptLayout
@@ -152,7 +152,7 @@ def check_context(source: Preprocessor, text: int | None, images: int, new: int)
 def check_memory(source: Preprocessor, text: int | None, images: int, new: int, kept: int = 0) -> None:
     """Refuse what exceeds the memory that is free now. Raises ContextLengthError."""
     model, memory = source.model, available_memory()
-    if source.device != "cpu" or memory is None:
+    if memory is None or not row_of(source.device).in_ram:
         return
     memory += model.kv_bytes(kept)
     if model.kv_bytes((text or 0) + images + new) > memory:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -9,6 +10,7 @@ from typing import Any, get_args
 import click
 import pytest
 from PIL import Image
+from places import ROOT
 
 from phi3v import GenerationRequest, GenerationResult, SamplingParams, Timings, Usage
 from phi3v.answer_format import Choices, JsonSchema, Regex
@@ -17,7 +19,6 @@ from phi3v.bench.subjects import SUBJECTS
 from phi3v.cli.ask import ask
 from phi3v.cli.batch.command import batch
 from phi3v.cli.batch.inputs import IMAGES
-from phi3v.cli.bench.run import run as bench_run_command
 from phi3v.cli.chat import chat
 from phi3v.cli.options import build_device_option, device_option, generation_options, num_crops_option
 from phi3v.cli.warm.frames import MESSAGE_FIELDS
@@ -25,11 +26,12 @@ from phi3v.cli.warm.wire import request_message
 from phi3v.engine import Engine
 from phi3v.errors import ImageError, OptionError
 from phi3v.export.hub.catalog import BUILDS
+from phi3v.export.precision import _REFUSED, PRECISIONS
 from phi3v.export.precision import DEVICES as BUILD_DEVICES
-from phi3v.export.precision import PRECISIONS
 from phi3v.images.load import FORMATS, load_image
-from phi3v.machine.device import DEVICES, Device, DeviceChoice
-from phi3v.models import local, manifest
+from phi3v.machine.device import _NAMES
+from phi3v.machine.device_table import PREFERENCE, SPELLINGS, TABLE, Device, DeviceKind, DeviceName, Kind, split_device
+from phi3v.models import local
 from phi3v.models.folder import ModelDir
 from phi3v.options import GenerationOptions, make_request
 
@@ -81,18 +83,46 @@ def device_choices(command: click.Command) -> tuple[Any, ...]:
 
 
 def test_every_list_of_devices_is_the_same() -> None:
-    devices = get_args(Device)
-    assert get_args(DeviceChoice) == ("auto", *devices) == DEVICES
-    assert device_choices(command_with(device_option)) == DEVICES
-    assert devices == manifest._DEVICES == BUILD_DEVICES
-    assert device_choices(command_with(build_device_option)) == device_choices(bench_run_command) == devices
+    kinds = get_args(Kind)
+    assert kinds == tuple(TABLE) == tuple(_NAMES) == BUILD_DEVICES == device_choices(command_with(build_device_option))
+    assert set(PREFERENCE) < set(kinds)
+    parts = {f"{row.kind}:{part}" for row in TABLE.values() for part in row.parts}
+    assert set(get_args(Device)) == {kind for kind in kinds if not TABLE[kind].parts} | parts
+    numbered = {f"{row.kind}:{number}" for row in TABLE.values() if row.numbered for number in range(8)}
+    assert set(get_args(DeviceName)) == {"auto", *kinds} | parts | numbered
+
+
+@pytest.mark.parametrize("name", get_args(DeviceName))
+def test_every_name_of_a_device_that_type_checkers_know_is_taken(name: str) -> None:
+    assert ":".join(filter(None, split_device(name))) == name
+    assert command_with(device_option).make_context("ask", ["--device", name]).params == {"device": name}
+
+
+def test_the_help_shows_every_spelling() -> None:
+    (option,) = command_with(device_option).params
+    assert option.metavar == "|".join(SPELLINGS)
+
+
+def test_what_the_table_leaves_out_of_a_devices_precisions_has_its_reason() -> None:
+    left_out = {(precision, row.kind) for row in TABLE.values() for precision in PRECISIONS} - {
+        (precision, row.kind) for row in TABLE.values() for precision in row.precisions
+    }
+    assert left_out == set(_REFUSED)
+
+
+@pytest.mark.parametrize("row", TABLE.values(), ids=lambda row: row.kind)
+def test_every_device_has_an_extra_that_brings_its_packages(row: DeviceKind) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    brought = {re.match(r"[\w.-]+", line)[0] for line in extras[row.extra]}  # type: ignore[index]
+    assert set(row.packages) <= brought
 
 
 @pytest.mark.parametrize("build", BUILDS, ids=lambda build: build.full_name)
 def test_every_published_variant_has_its_rank_among_pulled_models(build: Any) -> None:
-    assert build.variant in local._PREFERENCE
-    assert build.device in get_args(Device)
+    assert build.device in build.devices
+    assert build.device in PREFERENCE
     assert build.precision in PRECISIONS
+    assert set(local._PRECISIONS) == set(PRECISIONS)
 
 
 def test_every_bench_subject_has_its_share_of_memory() -> None:

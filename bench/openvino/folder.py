@@ -40,7 +40,7 @@ def write_folder(
 
     Raises MissingDependencyError, CheckpointError, and OptionError if `out` is not empty.
     """
-    require_extra("openvino", "torch", "transformers", "openvino_genai", "openvino_tokenizers", "nncf")
+    require_extra("bench-openvino", "torch", "transformers", "openvino_genai", "openvino_tokenizers", "nncf")
     if bits not in BITS:
         raise OptionError(f"bits is {bits}; allowed: {', '.join(map(str, BITS))}")
     if out.exists() and any(out.iterdir()):

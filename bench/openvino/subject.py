@@ -26,7 +26,7 @@ _IMAGE_TAG = "<|image_1|>"
 
 def import_openvino() -> tuple[Any, Any]:
     """Import (openvino, openvino_genai) with telemetry off. Raises MissingDependencyError."""
-    require_extra("openvino", "openvino_genai")
+    require_extra("bench-openvino", "openvino_genai")
     # Importing openvino sends its version to a server through this module; without it, OpenVINO uses a stub.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino

@@ -15,6 +15,7 @@ from ..notices import announce_model, say
 from ..options import device_option, generation_options, model_option, num_crops_option, size
 
 if TYPE_CHECKING:
+    from phi3v.machine.device_table import DeviceName
     from phi3v.options import GenerationOptions
 
 _path = click.Path(path_type=Path)
@@ -49,7 +50,7 @@ def batch(
     question_file: Path | None,
     out: Path,
     model: str | None,
-    device: str,
+    device: DeviceName,
     batch_size: int,
     max_memory: int | None,
     workers: int,

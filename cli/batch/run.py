@@ -13,6 +13,7 @@ from ..progress import answers_bar
 if TYPE_CHECKING:
     from phi3v import GenerationRequest
     from phi3v.batch import Outcome
+    from phi3v.machine.device_table import DeviceName
     from phi3v.models.folder import ModelDir
     from phi3v.options import GenerationOptions
 
@@ -36,7 +37,7 @@ class Limits:
         return ahead, max(1, self.max_memory - ahead * image_bytes)
 
 
-def open_model(model: str | None, device: str) -> ModelDir:
+def open_model(model: str | None, device: DeviceName) -> ModelDir:
     """Find the model's folder and read what it says. Raises Phi3VError."""
     from phi3v.models.folder import ModelDir
     from phi3v.models.local import resolve_model
@@ -77,7 +78,7 @@ def find_unanswered(items: list[Item], journal: Journal, retry_failed: bool) -> 
 
 
 def answer_items(
-    journal: Journal, requests: Mapping[Item, GenerationRequest], folder: ModelDir, device: str, limits: Limits
+    journal: Journal, requests: Mapping[Item, GenerationRequest], folder: ModelDir, device: DeviceName, limits: Limits
 ) -> None:
     """Write a line to the journal for every request, as soon as its outcome is there."""
     from phi3v.hd import CROP_BYTES, most_crops
@@ -87,7 +88,7 @@ def answer_items(
     ahead, memory = limits.split((crops + 1) * CROP_BYTES)
     items = list(requests)
     began = time.perf_counter()
-    with EngineProcess(folder, device, batch_size=limits.batch_size, max_memory=memory) as engine:  # type: ignore[arg-type]
+    with EngineProcess(folder, device, batch_size=limits.batch_size, max_memory=memory) as engine:
         load_s = time.perf_counter() - began
         with answers_bar(len(items)) as advance:
             for number, outcome in engine.answer(requests.values(), workers=limits.workers, ahead=ahead):

@@ -20,7 +20,7 @@ def openvino_folder(checkpoint: Path, out: Path, bits: str, group_size: int, num
     """Convert CHECKPOINT to OUT, a folder for `phi3v bench run openvino=OUT`."""
     from phi3v.bench.extras import require_extra
 
-    require_extra("openvino", "torch", "transformers")
+    require_extra("bench-openvino", "torch", "transformers")
     from phi3v.bench.openvino.folder import write_folder
 
     click.echo(str(write_folder(checkpoint, out, bits=int(bits), group_size=group_size, num_crops=num_crops)))

@@ -24,6 +24,7 @@ from phi3v.models.fingerprint import fingerprint_files
 from .frames import MAX_BYTES, FrameError, Message, pack, receive_async
 from .identity import find_difference
 from .place import same_user, socket_path
+from .wire import read_model
 from .worker_process import WorkerProcess
 
 _PATIENCE_S = 10.0
@@ -42,6 +43,7 @@ class Server:
 
     def __init__(self, model: Path, device: str, keep_alive_s: float, on_ready: Callable[[Message], None]) -> None:
         self._worker = WorkerProcess(model, device)
+        self._device = device
         self._keep_alive_s = keep_alive_s
         self._on_ready = on_ready
         self._path = socket_path(os.getpid())
@@ -134,12 +136,13 @@ class Server:
 
     def _find_match(self, model: Any, device: Any) -> Path | None:
         """Return the folder that loading this model for this device would load now, if the engine holds just that."""
-        from phi3v.machine.device import choose_device
+        from phi3v.machine.device import same_device
         from phi3v.models.local import resolve_model
 
         folder, facts = resolve_model(model, device), self._worker.facts
+        held = read_model(facts["model"], self._worker.path)
         same = os.path.realpath(folder) == os.path.realpath(self._worker.path)
-        return folder if same and choose_device(device, facts["model"]["built_for"]) == facts["device"] else None
+        return folder if same and same_device(device, held, self._device, facts["device"]) else None
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked, images = await receive_async(reader, max_bytes=MAX_BYTES, patience_s=_PATIENCE_S)

@@ -119,8 +119,8 @@ def model_message(model: ModelDir) -> Message:
 
 def read_model(message: Message, path: Path) -> ModelDir:
     """Return the model that a server described. `path` is what its folder is called here."""
-    eos = frozenset(message["eos_token_ids"])
-    return ModelDir(**{**message, "path": path, "eos_token_ids": eos})
+    sets = {"eos_token_ids": frozenset(message["eos_token_ids"]), "devices": tuple(message["devices"])}
+    return ModelDir(**{**message, "path": path, **sets})
 
 
 def _plain_fields(value: Any, without: Sequence[str] = ()) -> Message:

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from phi3v import Phi3VError
 from phi3v.machine.child_process import die_with
@@ -19,6 +19,7 @@ from .wire import error_message, model_message, read_request, result_message
 
 if TYPE_CHECKING:
     from phi3v import Engine, GenerationRequest
+    from phi3v.machine.device_table import DeviceName
 
 
 def main() -> None:
@@ -28,10 +29,10 @@ def main() -> None:
     die_with(int(server))
     gone = contextlib.suppress(FrameError, BrokenPipeError, ConnectionResetError)
     with socket.socket(fileno=int(descriptor)) as channel, gone:
-        _serve(channel, model, device)
+        _serve(channel, model, cast("DeviceName", device))
 
 
-def _serve(channel: socket.socket, model: str, device: str) -> None:
+def _serve(channel: socket.socket, model: str, device: DeviceName) -> None:
     import phi3v
 
     began = time.perf_counter()

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import OptionError
-from ...models.local import split_name
+from ...machine.device_table import PREFERENCE, TABLE, suited_devices
+from ...models.local import Machine, split_name
 
 GB = 1_000_000_000
 MIT = "MIT (Microsoft)"
@@ -22,7 +23,7 @@ class PublishedBuild:
     """One published ONNX build of a model.
 
     `files` are the names the build is known to hold in `subfolder`; a build that lacks one is refused. `memory_bytes`
-    is the least GPU memory ("cuda") or RAM ("cpu") for the weights and one image of 16 crops. `old_layout` builds are
+    is the least memory of a GPU, or RAM for a CPU, for the weights and one image of 16 crops. `old_layout` builds are
     migrated after the download.
     """
 
@@ -44,8 +45,13 @@ class PublishedBuild:
 
     @property
     def device(self) -> str:
-        """ "cuda" or "cpu"."""
+        """What it was built for: "cuda" or "cpu"."""
         return self.variant.partition("-")[0]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The kinds of devices it runs on."""
+        return suited_devices(self.device, self.precision)
 
     @property
     def precision(self) -> str:
@@ -76,11 +82,11 @@ BUILDS = (
 """Every build that can be fetched. Microsoft publishes no fp16 build of Phi-3.5-vision."""
 
 
-def find_build(name: str, gpu_memory: int) -> PublishedBuild:
-    """The build that `name` or `name:variant` means on a machine whose usable GPU has `gpu_memory` bytes (0: none).
+def find_build(name: str, machine: Machine, device: str = "auto") -> PublishedBuild:
+    """The build that `name` or `name:variant` means on a machine, to run on a kind of device.
 
-    A bare name means a build for the GPU if one fits it, else one for the CPU; of several, the int4 one. Raises
-    OptionError, which lists the published ones.
+    A bare name means the best build for that device; for "auto" one for the GPU if it fits there, else one for the CPU.
+    Of several, the int4 one. Raises OptionError, which lists the published ones.
     """
     model, variant = split_name(name)
     builds = [build for build in BUILDS if build.name == model]
@@ -90,8 +96,8 @@ def find_build(name: str, gpu_memory: int) -> PublishedBuild:
             f"no published model is called {name!r}; known: {known} (`phi3v models` lists their variants)"
         )
     if variant is None:
-        meant = [build for build in builds if build.device == "cpu" or build.memory_bytes <= gpu_memory]
-        meant.sort(key=lambda build: (build.device == "cpu", build.precision != "int4"))
+        ranks = {build: rank for build in builds if (rank := _rank(build, machine, device)) is not None}
+        meant = sorted(ranks, key=ranks.__getitem__)
     else:
         meant = [build for build in builds if build.variant == variant]
     if meant:
@@ -99,3 +105,17 @@ def find_build(name: str, gpu_memory: int) -> PublishedBuild:
     lacks = "build that runs here" if variant is None else f"variant {variant!r}"
     allowed = ", ".join(build.full_name for build in builds)
     raise OptionError(f"{model} has no published {lacks}; allowed: {allowed}")
+
+
+def _rank(build: PublishedBuild, machine: Machine, device: str) -> tuple[int, int, bool] | None:
+    """Where a build stands among others for a kind of device, lower is better; None if it is not for that.
+
+    A build for the CPU can always be fetched, whatever fits.
+    """
+    on = machine.choose(build.devices, build.memory_bytes) if device == "auto" else device
+    if on is None and build.device == "cpu":
+        on = "cpu"
+    if on is None or on not in build.devices:
+        return None
+    order: tuple[str, ...] = TABLE[on].builds
+    return PREFERENCE.index(on) if device == "auto" else 0, order.index(build.device), build.precision != "int4"

@@ -155,7 +155,14 @@ def _install(plan: Plan, revision: str, progress: Progress | None) -> LocalModel
         memory_bytes=build.memory_bytes,
         pulled_at=time.time(),
     )
-    replace(manifest, name=build.name, device=build.device, precision=build.precision, origin=origin).write(folder)
+    replace(
+        manifest,
+        name=build.name,
+        device=build.device,
+        devices=build.devices,
+        precision=build.precision,
+        origin=origin,
+    ).write(folder)
     return next(model for model in find_local(build.full_name) if model.path == folder)
 
 

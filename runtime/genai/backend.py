@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..backend import BatchGeneration, BatchRow, Generation, ModelInputs, Reuse
-from ..machine.device import Device
+from ..machine.device_table import Device
 from ..models.folder import ModelDir
 from ..prepare import HdPreprocessor
 from ..sampling import TokenChooser

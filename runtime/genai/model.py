@@ -18,24 +18,17 @@ import numpy.typing as npt
 
 from .. import hd
 from ..backend import ModelInputs
-from ..errors import InferenceError, MissingDependencyError, ModelFolderError
-from ..machine.cuda import gpus, installed, preload_cuda_libraries
-from ..machine.device import Device
+from ..errors import InferenceError, MissingDependencyError, ModelFolderError, Phi3VError
+from ..machine.cuda import installed, preload_cuda_libraries
+from ..machine.device_table import Device
 from ..machine.telemetry import switch_off_genais_telemetry
 from ..machine.threads import compute_threads
 from ..models.folder import ModelDir
 from .cuda_graph import require_cuda_graph
+from .providers import set_providers
 
 _SEARCH = {"do_sample": False, "num_beams": 1, "min_length": 0, "repetition_penalty": 1.0}
 """Every option that a folder's own `search` section could set differently."""
-
-_OVERLAID = {"cpu": ("decoder", "embedding", "vision"), "cuda": ("decoder",)}
-"""The graphs whose session options we set. Only the decoder keeps its providers then: genai drops those of the other
-two with their old options and never adds any, so both would run on the CPU.
-"""
-
-_FLASH, _MEMORY_EFFICIENT = 1, 2
-"""Bits of the provider option `sdpa_kernel`: attention that may be used."""
 
 _REWINDABLE_TYPE = "gemma3"
 """genai refuses to rewind a model of type "phi3v", by the type's name. This type runs the same pipeline and rewinds."""
@@ -200,38 +193,24 @@ def load_model(
     rewindable: bool = False,
     sdpa_kernel: int | None = None,
 ) -> Any:
-    """genai's model of a folder on one device. Raises ModelFolderError.
+    """genai's model of a folder on one device. Raises ModelFolderError, DeviceError or MissingDependencyError.
 
     `rewindable` models rewind, but genai offers no processor for them: it finds both by the model's type.
     """
     try:
         config = og.Config(str(folder.path))
-        config.clear_providers()
-        if device == "cuda":
-            config.append_provider("cuda")
-            config.set_provider_option("cuda", "enable_cuda_graph", "1" if cuda_graph else "0")
-            if kernel := sdpa_kernel or _suitable_kernel():
-                config.set_provider_option("cuda", "sdpa_kernel", str(kernel))
         count = compute_threads() if threads is None else threads
-        options = {"session_options": {"intra_op_num_threads": count}}
-        config.overlay(json.dumps({"model": dict.fromkeys(_OVERLAID[device], options)}))
+        set_providers(og, config, folder, device, threads=count, cuda_graph=cuda_graph, sdpa_kernel=sdpa_kernel)
         if rewindable:
             config.overlay(json.dumps({"model": {"type": _REWINDABLE_TYPE}}))
         return og.Model(config)
+    except Phi3VError:
+        raise
     except RuntimeError as exc:
         raise ModelFolderError(
             f"{folder.path} cannot be loaded on {device}: {first_line(exc)}; if a file is damaged, fetch or export the "
             "model again; `phi3v doctor` checks this machine"
         ) from exc
-
-
-def _suitable_kernel() -> int | None:
-    """Flash attention on GPUs on which ONNX Runtime prefers cuDNN's; None leaves the choice to it.
-
-    cuDNN's builds two plans for every new pair of prompt length and buffer length, and prompts differ in length.
-    """
-    first = next(iter(gpus()), None)
-    return _FLASH | _MEMORY_EFFICIENT if first and int(first.compute_capability.split(".")[0]) >= 9 else None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..backend import ModelInputs, Reuse
 from ..errors import OptionError, PromptError
-from ..machine.device import Device
+from ..machine.device_table import Device
 from ..models.folder import ModelDir
 from ..prepare import int32
 from ..prompt import PromptLayout

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ..errors import DeviceError, MissingDependencyError
+from .device_table import DeviceStatus
 
 CUDA_LIBRARIES = {
     "libcudart.so.13": "nvidia-cuda-runtime",
@@ -26,6 +27,18 @@ CUDA_LIBRARIES = {
 _COMPILER = "libnvrtc.so.13"
 """cuDNN loads it for some of its kernels; a machine without it runs all the same."""
 
+_ON_WINDOWS = {
+    "libcuda.so.1": "nvcuda.dll",
+    "libnvidia-ml.so.1": "nvml.dll",
+    "libcudart.so.13": "cudart64_13.dll",
+    "libcublasLt.so.13": "cublasLt64_13.dll",
+    "libcublas.so.13": "cublas64_13.dll",
+    "libcufft.so.12": "cufft64_12.dll",
+    "libcurand.so.10": "curand64_10.dll",
+    "libcudnn.so.9": "cudnn64_9.dll",
+}
+"""What the same libraries are called there."""
+
 LEAST_DRIVER_CUDA = (13, 0)
 LEAST_DRIVER = "580"
 """The first driver for that CUDA version."""
@@ -38,14 +51,6 @@ and the wheels bring no PTX, from which a driver could compile for others.
 """
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-
-
-@dataclass(frozen=True, slots=True)
-class CudaStatus:
-    """Whether CUDA can be used, and if not, why and what would help."""
-
-    usable: bool
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +78,24 @@ def installed(distribution: str) -> str | None:
         return None
 
 
-def cuda_status() -> CudaStatus:
+def cuda_status() -> DeviceStatus:
     """Look for the CUDA wheels, a driver, a GPU that they have code for, and every library the provider loads."""
     if not installed("onnxruntime-genai-cuda"):
-        return CudaStatus(False, "the CUDA build is not installed; run: pip install 'phi3v[cuda]'")
+        return DeviceStatus(False, "the CUDA build is not installed; run: pip install 'phi3v[cuda]'")
     found = gpus()
     if not found:
         chosen = f" under number {_Driver.chosen}" if _Driver.chosen is not None else ""
-        return CudaStatus(False, f"no NVIDIA driver with a GPU answers{chosen} (libcuda.so.1); check `nvidia-smi -L`")
+        return DeviceStatus(False, f"no NVIDIA driver with a GPU answers{chosen} (libcuda.so.1); check `nvidia-smi -L`")
     if problem := find_problem(found[0]):
-        return CudaStatus(False, problem)
+        return DeviceStatus(False, problem)
     try:
         missing = missing_cuda_libraries()
     except MissingDependencyError as exc:
-        return CudaStatus(False, str(exc))
+        return DeviceStatus(False, str(exc))
     if missing:
         wheels = sorted({CUDA_LIBRARIES[name] for name in missing})
-        return CudaStatus(False, f"{', '.join(missing)} cannot be loaded; run: pip install {' '.join(wheels)}")
-    return CudaStatus(True, "ready")
+        return DeviceStatus(False, f"{', '.join(missing)} cannot be loaded; run: pip install {' '.join(wheels)}")
+    return DeviceStatus(True, "ready")
 
 
 def find_problem(gpu: Gpu) -> str | None:
@@ -139,7 +144,7 @@ def select_gpu(number: int) -> None:
 def gpus() -> list[Gpu]:
     """GPUs the NVIDIA driver offers, asked through libcuda itself, genai's first; empty without a driver."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        driver = ctypes.CDLL(library_name("libcuda.so.1"))
     except OSError:
         return []
     _Driver.asked = True
@@ -167,7 +172,7 @@ def _describe(driver: ctypes.CDLL, index: int, driver_cuda: str) -> Gpu:
 def gpu_memory_used() -> int | None:
     """Bytes in use on the first GPU, by every process on it; None where the driver does not say."""
     try:
-        library = ctypes.CDLL("libnvidia-ml.so.1")
+        library = ctypes.CDLL(library_name("libnvidia-ml.so.1"))
     except OSError:
         return None
     handle, memory = ctypes.c_void_p(), (ctypes.c_ulonglong * 3)()  # total, free, used: nvmlMemory_t
@@ -179,7 +184,12 @@ def gpu_memory_used() -> int | None:
 def missing_cuda_libraries() -> list[str]:
     """CUDA libraries that do not load, the nvidia wheels tried first. Raises MissingDependencyError."""
     preload_cuda_libraries()
-    return [name for name in CUDA_LIBRARIES if not _loads(name)]
+    return [name for name in CUDA_LIBRARIES if not _loads(library_name(name))]
+
+
+def library_name(library: str) -> str:
+    """What a library of Linux is called on this system."""
+    return _ON_WINDOWS.get(library, library) if sys.platform == "win32" else library
 
 
 def preload_cuda_libraries() -> None:

@@ -64,6 +64,8 @@ class ModelDir:
     hidden_size: int = 0
     """Width of the decoder."""
     shared_kv_buffer: bool = False
+    devices: tuple[str, ...] = ()
+    """The kinds of devices that "auto" may run it on."""
     about: str | None = None
 
     @classmethod
@@ -221,6 +223,7 @@ def _limits(model: dict[str, Any], manifest: Manifest, pixel_dtype: str | None) 
         "eos_token_ids": _end_tokens(model["eos_token_id"], int(model["vocab_size"])),
         "kv_bytes_per_token": manifest.kv_bytes_per_token or int(kv_values * (2 if built_for == "cuda" else 4)),
         "built_for": built_for,
+        "devices": manifest.devices or (built_for,),
         "precision": manifest.precision,
         "synthetic": bool(manifest.synthetic),
         "pad_token_id": int(model.get("pad_token_id", 0)),

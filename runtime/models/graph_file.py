@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,8 @@ _LOCATION = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
 _PIXEL_INPUT = re.compile(rb"\x0a\x0cpixel_values\x12.{1,2}?\x0a.{1,2}?\x08([\x01\x0a])", re.DOTALL)
 # Source: onnx.proto, NodeProto {op_type = 4}: the key, the length of the name, the name.
 _CONTROL_FLOW = re.compile(rb"\x22(?:\x02If|\x04Loop|\x04Scan)")
+# Source: onnx.proto, NodeProto {name = 3; op_type = 4}: the keys, each length, the name of at most 127 bytes.
+_NAMED_NODE = rb"\x1a([\x01-\x7f])([^\x22]{1,127})\x22%c%s"
 _PIXEL_DTYPES = {b"\x01": "float32", b"\x0a": "float16"}
 
 
@@ -55,6 +57,17 @@ def has_control_flow(graph: Path) -> bool:
     """Whether a graph branches or loops; bytes of weights that look like it count too."""
     with _map(graph) as content:
         return _CONTROL_FLOW.search(content) is not None
+
+
+def find_nodes(graph: Path, kinds: Iterable[str]) -> list[str]:
+    """Names of a graph's nodes of these kinds."""
+    with _map(graph) as content:
+        return [
+            found.group(2).decode(errors="replace")
+            for kind in kinds
+            for found in re.finditer(_NAMED_NODE % (len(kind), kind.encode()), content, re.DOTALL)
+            if found.group(1)[0] == len(found.group(2))
+        ]
 
 
 @contextmanager

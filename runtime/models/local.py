@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelFolderError, ModelNotFoundError, OptionError
 from ..machine.cuda import cuda_status, gpus
+from ..machine.device_table import PREFERENCE, TABLE, split_device
 from ..machine.memory import total_memory
+from ..machine.webgpu import hardware_memory
 from .folder import BUILTIN, GENAI_CONFIG, MODEL_VARIABLE
 from .manifest import MANIFEST, Manifest
 
 BUILTIN_NAME = "nano"
-_PREFERENCE = ("cuda-int4", "cuda-fp16", "cpu-int4")
+_PRECISIONS = ("int4", "fp16", "fp32")
+"""Of a variant's name, the fastest first."""
 _DEEPEST = 4
 """The most folders between a snapshot and a manifest."""
 
@@ -39,6 +42,7 @@ class LocalModel:
     nbytes: int
     damaged: tuple[str, ...]
     pulled_at: float
+    devices: tuple[str, ...]
 
     @property
     def full_name(self) -> str:
@@ -48,22 +52,30 @@ class LocalModel:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a model can use here, in bytes: memory of the GPU that genai takes (0: none), and RAM (None: unknown)."""
+    """What a model can use here, in bytes: memory of the GPU that CUDA takes, of the one that WebGPU does, and RAM.
+
+    0: there is none; None: how much is unknown.
+    """
 
     gpu_memory: int
     ram: int | None
+    webgpu_memory: int | None = 0
 
     @classmethod
     def inspect(cls) -> Machine:
-        """This machine. A GPU counts only when CUDA would really load."""
+        """This machine. A GPU counts only when its provider would really load, and is not a CPU that plays one."""
         usable = cuda_status().usable
-        return cls(gpus()[0].memory_bytes if usable else 0, total_memory())
+        return cls(gpus()[0].memory_bytes if usable else 0, total_memory(), hardware_memory())
 
     def fits(self, device: str, memory_bytes: int) -> bool:
-        """Whether a model for `device` that needs `memory_bytes` can run here."""
-        if device == "cuda":
-            return memory_bytes <= self.gpu_memory
-        return self.ram is None or memory_bytes <= self.ram
+        """Whether a model that needs `memory_bytes` can run on this kind of device here."""
+        memory = {"cuda": self.gpu_memory, "webgpu": self.webgpu_memory}.get(device, self.ram)
+        return memory is None or memory_bytes <= memory
+
+    def choose(self, devices: Iterable[str], memory_bytes: int) -> str | None:
+        """What "auto" takes of the devices a model is for: the first that it fits, None if it fits none."""
+        fitting = (kind for kind in PREFERENCE if kind in devices and self.fits(kind, memory_bytes))
+        return next(fitting, None)
 
 
 def hub_cache() -> Path:
@@ -121,7 +133,7 @@ def resolve_model(model: str | os.PathLike[str] | None = None, device: str = "au
             f"{wanted} is neither a folder nor a model on this machine (pulled: {held}); "
             f"fetch it with `phi3v pull {wanted}`, or give a model folder"
         )
-    return _best(found, _fitting(found, device) if len(found) > 1 else found).path
+    return _best(found, _fitting(found, device) if len(found) > 1 else found, device).path
 
 
 def is_builtin(name: str) -> bool:
@@ -133,7 +145,7 @@ def _default(device: str) -> Path:
     pulled = local_models()
     fitting = _fitting(pulled, device)
     if fitting:
-        return _best(fitting, fitting).path
+        return _best(fitting, fitting, device).path
     if BUILTIN.is_dir():
         return BUILTIN
     too_big = f" ({', '.join(model.full_name for model in pulled)} would not run here)" if pulled else ""
@@ -147,18 +159,29 @@ def _default(device: str) -> Path:
 def _fitting(models: list[LocalModel], device: str) -> list[LocalModel]:
     if not models:
         return []
-    machine = Machine.inspect()
-    return [m for m in models if device in ("auto", m.device) and machine.fits(m.device, m.memory_bytes)]
+    machine, kind = Machine.inspect(), split_device(device)[0]
+    if kind == "auto":
+        return [m for m in models if machine.choose(m.devices, m.memory_bytes)]
+    return [m for m in models if m.device in TABLE[kind].builds and machine.fits(kind, m.memory_bytes)]
 
 
-def _best(models: list[LocalModel], fitting: list[LocalModel]) -> LocalModel:
+def _best(models: list[LocalModel], fitting: list[LocalModel], device: str) -> LocalModel:
     """The best of at least one: an intact model before a damaged one, then one that fits, the fastest, the newest."""
+    kind = split_device(device)[0]
+    order = PREFERENCE if kind == "auto" else TABLE[kind].builds
 
-    def rank(model: LocalModel) -> tuple[bool, bool, int, float]:
-        speed = _PREFERENCE.index(model.variant) if model.variant in _PREFERENCE else len(_PREFERENCE)
-        return bool(model.damaged), model not in fitting, speed, -model.pulled_at
+    def rank(model: LocalModel) -> tuple[bool, bool, tuple[int, int], float]:
+        return bool(model.damaged), model not in fitting, rank_variant(model.variant, order), -model.pulled_at
 
     return min(models, key=rank)
+
+
+def rank_variant(variant: str, order: Sequence[str]) -> tuple[int, int]:
+    """Where a variant stands among others: by its device in this order, then by its precision; a stranger is last."""
+    device, _, precision = variant.partition("-")
+    places = ((device, order), (precision, _PRECISIONS))
+    first, second = (list(known).index(value) if value in known else len(known) for value, known in places)
+    return first, second
 
 
 def _is_name(text: str) -> bool:
@@ -192,4 +215,5 @@ def _read(folder: Path) -> LocalModel | None:
         nbytes=manifest.nbytes,
         damaged=manifest.damaged,
         pulled_at=float(origin.pulled_at),
+        devices=manifest.devices or (manifest.device,),
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ModelFolderError
+from ..machine.device_table import TABLE
 from .checksum import checksum_file
 from .files import REPAIR, name_in_errors, read_json
 
@@ -22,7 +23,6 @@ MANIFEST = "phi3v.json"
 
 FORMAT = 1
 _SCRATCH = f".{MANIFEST}.new"
-_DEVICES = ("cpu", "cuda")
 _PIXEL_DTYPES = ("float16", "float32")
 _NULL_COUNTS = ("original_context_length", "files")
 """Keys whose null means something, or is refused; elsewhere null states nothing."""
@@ -70,7 +70,9 @@ class Manifest:
     """What the model is called: its checkpoint's name, or the catalogue's."""
     precision: str | None = None
     device: str | None = None
-    """What the model was built for: "cpu" or "cuda"."""
+    """What the model was built for: "cpu", "cuda" or "webgpu"."""
+    devices: tuple[str, ...] = ()
+    """The kinds of devices that "auto" may run it on, `device` among them; none stated: that one alone."""
     pixel_dtype: str | None = None
     """The vision graph's input type: "float16" or "float32"."""
     original_context_length: int | Unstated | None = UNSTATED
@@ -95,7 +97,8 @@ class Manifest:
         original = self.original_context_length
         rules = {
             "format": (isinstance(self.format, int), "an integer"),
-            "device": (self.device in (None, *_DEVICES), ", ".join(_DEVICES)),
+            "device": (self.device in (None, *TABLE), ", ".join(TABLE)),
+            "devices": (_is_names(self.devices), "a list of names"),
             "pixel_dtype": (self.pixel_dtype in (None, *_PIXEL_DTYPES), ", ".join(_PIXEL_DTYPES)),
             "original_context_length": (isinstance(original, int | Unstated | None), "an integer"),
             "kv_bytes_per_token": (isinstance(self.kv_bytes_per_token, int | None), "an integer"),
@@ -127,8 +130,7 @@ class Manifest:
     def from_json(cls, content: Mapping[str, Any]) -> Manifest:
         """The manifest in a JSON object. Raises ValueError or KeyError."""
         own = _select(cls, content, without=("origin", "extra"))
-        if isinstance(own.get("damaged"), list):
-            own["damaged"] = tuple(own["damaged"])
+        own |= {key: tuple(own[key]) for key in ("devices", "damaged") if isinstance(own.get(key), list)}
         origin = _select(Origin, content) if "variant" in content else {}
         extra = {key: value for key, value in content.items() if key not in own and key not in origin}
         return cls(**own, origin=Origin(**origin) if origin else None, extra=extra)

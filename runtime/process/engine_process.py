@@ -23,7 +23,7 @@ from ..batch import Outcome
 from ..closing import Closing
 from ..errors import InferenceError, Phi3VError
 from ..machine.child_process import die_with
-from ..machine.device import Device, DeviceChoice
+from ..machine.device_table import Device, DeviceName
 from ..models.folder import ModelDir
 from ..prepare import HdPreprocessor, PreparedRequest, attempt
 from ..types import GenerationRequest
@@ -38,7 +38,7 @@ class EngineProcess(Closing):
     def __init__(
         self,
         model: ModelDir,
-        device: DeviceChoice = "auto",
+        device: DeviceName | None = None,
         *,
         batch_size: int | None = None,
         max_memory: int | None = None,
@@ -157,7 +157,7 @@ def _without_images(prepared: PreparedRequest | Phi3VError) -> PreparedRequest |
 
 def _work(
     model: str,
-    device: DeviceChoice,
+    device: DeviceName | None,
     batch_size: int | None,
     max_memory: int | None,
     requests: Connection[Any, Any],

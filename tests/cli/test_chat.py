@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from platforms import needs_posix
 from processes import MAIN, PATIENCE_S, PHI3V, started
 
 from phi3v.export.build import export_model
@@ -92,6 +92,7 @@ PrefixCache._take = prefill
 """
 
 
+@needs_posix
 def test_ctrl_c_while_a_later_question_is_read_ends_the_command_at_once(model: str, photo: str) -> None:
     arguments = ["ask", "hi", photo, "-q", "Why?", *FEW, "--model", model, "--json"]
     with started([sys.executable, "-P", "-c", PREFILLING, *arguments], stdout=subprocess.PIPE) as process:
@@ -156,6 +157,8 @@ def test_what_is_wrong_with_the_command_is_said_before_a_model_is_loaded(photo: 
 @contextmanager
 def terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A chat whose standard input is a terminal, and the other end of it."""
+    import pty  # of POSIX alone
+
     ours, theirs = pty.openpty()
     pipes = {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     try:
@@ -177,6 +180,7 @@ def read_until(process: subprocess.Popen[bytes], wanted: bytes) -> bytes:
     return read
 
 
+@needs_posix
 def test_ctrl_c_ends_the_answer_and_not_the_program(model: str) -> None:
     with terminal("--model", model, "--max-new-tokens", "100000") as (process, keyboard):
         assert process.stdout is not None
@@ -196,6 +200,7 @@ def test_ctrl_c_ends_the_answer_and_not_the_program(model: str) -> None:
         assert process.wait(timeout=PATIENCE_S) == 0
 
 
+@needs_posix
 def test_ctrl_c_ends_a_script(model: str) -> None:
     arguments = [*PHI3V, "chat", "--model", model, "--max-new-tokens", "100000"]
     with started(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -224,6 +229,7 @@ print("alive", flush=True)
 """
 
 
+@needs_posix
 @pytest.mark.parametrize(("count", "signals", "status"), [(10**8, 1, 0), (10**11, 2, -signal.SIGINT)], ids=str)
 def test_during_prefill_one_ctrl_c_is_heard_late_and_two_kill(count: int, signals: int, status: int) -> None:
     with started([sys.executable, "-c", BUSY.format(count=count)], stdout=subprocess.PIPE) as process:

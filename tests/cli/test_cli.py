@@ -14,9 +14,11 @@ from typing import Any
 import click
 import pytest
 from PIL import Image
+from platforms import needs_linux, needs_posix
 from processes import PATIENCE_S, PHI3V, started
 
-from phi3v.cli.doctor import Check, print_checks
+from phi3v.cli.check import Check
+from phi3v.cli.doctor import print_checks
 from phi3v.cli.options import block_size_option, build_device_option, precision_option
 from phi3v.export.precision import BLOCK_SIZES, DEVICES, PRECISIONS
 
@@ -97,6 +99,7 @@ def through_sh(line: str, *arguments: str, **env: str) -> subprocess.CompletedPr
     )
 
 
+@needs_posix
 @pytest.mark.torch
 def test_closed_streams_are_no_crash(photo: str, model: str) -> None:
     done = through_sh('phi3v "$@" <&-', "info", "-")
@@ -116,6 +119,7 @@ def test_a_full_disk_behind_stdout_is_one_line(model: str, command: list[str]) -
     assert done.stderr.decode().splitlines()[-1] == "Error: [Errno 28] No space left on device"
 
 
+@needs_posix
 def test_what_the_system_refuses_is_a_message(tmp_path: Path) -> None:
     done = run("info", "x" * 300)
     assert done.returncode == 1
@@ -123,6 +127,7 @@ def test_what_the_system_refuses_is_a_message(tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
+@needs_linux
 @pytest.mark.torch
 def test_a_terminal_that_lacks_characters_gets_escapes(model: str, photo: str, tmp_path: Path) -> None:
     options = ("--model", model, "--max-new-tokens", "40")
@@ -144,6 +149,7 @@ def test_a_default_model_that_is_set_and_broken_fails_doctor() -> None:
     assert (found["default model"], done.returncode) == ("fail", 1)
 
 
+@needs_posix
 @pytest.mark.torch
 def test_a_job_that_ignores_interrupts_goes_on(model: str) -> None:
     line = """trap '' INT; phi3v "$@" >/dev/null & sleep 1; kill -INT $!; sleep 0.2; kill -INT $!; wait $!"""
@@ -193,6 +199,7 @@ def test_export_refuses_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@needs_posix
 @pytest.mark.torch
 def test_a_reader_that_leaves_early_is_no_crash(model: str) -> None:
     line = f"{shlex.join(PHI3V)} ask hi --model '{model}' | true"
@@ -200,6 +207,7 @@ def test_a_reader_that_leaves_early_is_no_crash(model: str) -> None:
     assert b"Traceback" not in done.stderr
 
 
+@needs_posix
 @pytest.mark.torch
 def test_ctrl_c_ends_the_answer_and_not_with_a_traceback(model: str) -> None:
     arguments = ["ask", "hi", "--model", model, "--max-new-tokens", "100000"]

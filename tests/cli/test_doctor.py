@@ -2,7 +2,8 @@
 
 import pytest
 
-from phi3v.cli.doctor import Check, print_checks
+from phi3v.cli.check import Check
+from phi3v.cli.doctor import print_checks
 
 
 def test_a_path_longer_than_the_line_is_wrapped_and_not_cut_off(

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from platforms import needs_posix
 from processes import started
 
 from phi3v.errors import CheckpointError, DiskSpaceError, MissingDependencyError, ModelFolderError, OptionError
@@ -20,6 +21,7 @@ from phi3v.export.dims import EMBED, LM_HEAD
 from phi3v.export.precision import folder_bytes, recipe
 from phi3v.export.synthetic import require_random_checkpoint, require_random_model, tiny_dims, write_random_checkpoint
 from phi3v.models.folder import ModelDir
+from phi3v.models.graph_file import has_control_flow
 
 pytestmark = pytest.mark.torch
 
@@ -94,6 +96,7 @@ export_model(sys.argv[1], sys.argv[2], progress=hang)
 """
 
 
+@needs_posix
 @pytest.mark.slow
 def test_killed_build_leaves_no_folder_that_loads_and_the_next_one_cleans_up(
     checkpoint_dir: Path, tmp_path: Path
@@ -182,6 +185,7 @@ def test_the_second_of_two_builds_of_one_folder_is_refused(checkpoint_dir: Path,
     assert names(tmp_path) == ["out"]
 
 
+@needs_posix
 @pytest.mark.parametrize("name", ["file/out", "/proc/nowhere/out", "x" * 300])
 def test_a_folder_that_cannot_be_made_is_an_error_of_ours(checkpoint_dir: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
@@ -290,3 +294,38 @@ def test_the_type_of_pixels_is_read_off_the_graph(
     said = ModelDir.open(folder).pixel_dtype
     (folder / "phi3v.json").unlink()
     assert ModelDir.open(folder).pixel_dtype == said == ("float16" if precision == "fp16" else "float32")
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "built_for", "devices"),
+    [
+        ("int4", "cpu", "cpu", ("cpu", "webgpu", "openvino")),
+        ("fp16", "cpu", "cpu", ("cpu", "webgpu")),
+        ("fp32", "openvino", "cpu", ("cpu", "webgpu", "openvino")),
+        ("fp32", "webgpu", "webgpu", ("webgpu",)),
+        ("fp16", "webgpu", "webgpu", ("webgpu",)),
+        ("fp16", "cuda", "cuda", ("cuda",)),
+    ],
+)
+def test_a_folder_lists_the_devices_it_is_for(
+    checkpoint_dir: Path, tmp_path: Path, precision: str, device: str, built_for: str, devices: tuple[str, ...]
+) -> None:
+    model = ModelDir.open(export_model(checkpoint_dir, tmp_path / "out", precision=precision, device=device))
+    assert (model.built_for, model.devices) == (built_for, devices)
+
+
+def test_a_folder_for_webgpu_computes_in_float16_and_holds_no_control_flow(
+    checkpoint_dir: Path, tmp_path: Path
+) -> None:
+    folder = export_model(checkpoint_dir, tmp_path / "out", precision="int4", device="webgpu")
+    model = ModelDir.open(folder)
+    assert (model.pixel_dtype, model.kv_bytes_per_token) == ("float16", 2 * 2 * 64 * 2)
+    assert not has_control_flow(folder / "text.onnx")
+    sections = json.loads((folder / "genai_config.json").read_text())["model"]
+    assert sections["decoder"]["session_options"]["provider_options"] == []
+    assert not any("session_options" in sections[graph] for graph in ("vision", "embedding"))
+
+
+def test_a_precision_that_a_device_cannot_run_is_refused_with_what_it_can(checkpoint_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"fp16 cannot run on openvino\. .* use int4 or fp32"):
+        export_model(checkpoint_dir, tmp_path / "out", precision="fp16", device="openvino")

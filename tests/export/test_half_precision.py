@@ -14,7 +14,7 @@ pytestmark = pytest.mark.torch
 Open = Callable[[Path], onnxruntime.InferenceSession]
 
 
-@pytest.fixture(scope="module", params=["fp16-cpu", "fp16-cuda", "int4-cuda"])
+@pytest.fixture(scope="module", params=["fp16-cpu", "fp16-cuda", "int4-cuda", "fp16-webgpu", "int4-webgpu"])
 def half_model(request: pytest.FixtureRequest, checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     precision, device = request.param.split("-")
     out = tmp_path_factory.mktemp("half") / request.param

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from exports import Exports
 from PIL import Image
+from platforms import needs_proc
 
 import phi3v
 from phi3v.errors import (
@@ -262,6 +263,7 @@ def test_without_genai_the_extra_is_named(folder: Path, monkeypatch: pytest.Monk
         phi3v.load(folder, "cpu")
 
 
+@needs_proc
 def test_loading_and_answering_opens_no_socket_and_switches_telemetry_off(folder: Path) -> None:
     code = (
         "import os, sys, threading, phi3v\n"

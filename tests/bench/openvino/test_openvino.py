@@ -21,7 +21,9 @@ pytestmark = pytest.mark.torch
 
 MODULES = ("openvino_genai", "openvino_tokenizers", "nncf")
 INSTALLED = all(find_spec(module) for module in MODULES)
-needs_openvino = pytest.mark.skipif(not INSTALLED, reason="OpenVINO is not installed: pip install 'phi3v[openvino]'")
+needs_openvino = pytest.mark.skipif(
+    not INSTALLED, reason="OpenVINO is not installed: pip install 'phi3v[bench-openvino]'"
+)
 
 SWITCH = 256
 """Where the checkpoint's LongRoPE switches factors."""
@@ -189,5 +191,5 @@ def test_a_folder_that_is_no_openvino_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(INSTALLED, reason="OpenVINO is installed")
 def test_openvino_that_is_missing_is_named_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(MissingDependencyError, match=r"pip install 'phi3v\[openvino\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'phi3v\[bench-openvino\]'"):
         run([SubjectSpec("openvino", "openvino", tmp_path)], [Case(10, 10, 4, 2)])

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import click
 import numpy as np
 import pytest
 from PIL import Image
+from platforms import needs_posix, needs_proc
 from processes import MAIN, PATIENCE_S, PHI3V, started
 
 import phi3v
@@ -226,6 +226,7 @@ def test_a_killed_run_leaves_no_process_behind(photos: Path, model: str, tmp_pat
     assert not any(Path(f"/proc/{pid}").exists() for pid in engines)
 
 
+@needs_posix
 @pytest.mark.slow
 def test_a_second_process_on_the_same_file_is_refused(
     phi3v_batch: Run, photos: Path, model: str, tmp_path: Path
@@ -244,6 +245,7 @@ def test_a_second_process_on_the_same_file_is_refused(
     assert len(answers(out)) == 10
 
 
+@needs_posix
 @pytest.mark.slow
 def test_ctrl_c_is_status_130_and_the_rerun_goes_on(phi3v_batch: Run, photos: Path, model: str, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
@@ -259,6 +261,7 @@ def test_ctrl_c_is_status_130_and_the_rerun_goes_on(phi3v_batch: Run, photos: Pa
     assert len(answers(journal)) == 10
 
 
+@needs_proc
 @pytest.mark.slow
 def test_a_dead_engine_is_a_message_and_the_rerun_goes_on(
     phi3v_batch: Run, photos: Path, model: str, tmp_path: Path
@@ -281,6 +284,8 @@ def test_a_dead_engine_is_a_message_and_the_rerun_goes_on(
 def small_files(limit: int) -> Callable[[], None]:
     """A process in which no file grows beyond `limit` bytes: what a full disk looks like."""
 
+    import resource  # of POSIX alone
+
     def apply() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -288,6 +293,7 @@ def small_files(limit: int) -> Callable[[], None]:
     return apply
 
 
+@needs_posix
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_a_full_disk_is_a_message_and_corrupts_nothing(

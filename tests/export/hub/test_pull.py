@@ -15,6 +15,7 @@ import pytest
 from hub_server import Fault, Hub, published
 from old_layout import write_old_layout
 from places import ROOT
+from platforms import needs_posix
 from processes import MAIN, PATIENCE_S, started
 
 from phi3v.errors import ModelFolderError
@@ -119,6 +120,8 @@ def test_pull_fetches_verifies_and_answers(run: Run, hub: Hub, small_model: Path
     assert not ask(run).startswith("refused")
     manifest = json.loads((folder / "phi3v.json").read_text())
     assert manifest["commit"] == hub.commit
+    assert manifest["devices"][0] == manifest["device"]
+    assert len(manifest["devices"]) > 1
     assert set(manifest["sha256"]) == {file.name for file in folder.iterdir()} - {"phi3v.json"}
     assert "README.md" not in hub.sent
 
@@ -281,6 +284,7 @@ def test_two_pulls_at_once_fetch_every_byte_once(hub: Hub, tmp_path: Path) -> No
     assert "another phi3v" in outputs[0][1] + outputs[1][1]
 
 
+@needs_posix
 @pytest.mark.slow
 def test_ctrl_c_leaves_pieces_that_the_next_pull_goes_on_from(run: Run, hub: Hub, tmp_path: Path) -> None:
     hub.faults = [Fault("/cdn/", 99, slow_s=0.5)]

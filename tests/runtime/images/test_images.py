@@ -17,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from PIL import Image
+from platforms import needs_posix
 
 from phi3v import hd
 from phi3v.errors import ImageError, ImageFetchError, ImageNotFoundError
@@ -211,6 +212,7 @@ def test_another_kind_of_address_is_told_from_a_path() -> None:
         load_image("file:///tmp/photo.png")
 
 
+@needs_posix
 def test_a_missing_file_a_folder_and_a_pipe_are_refused_without_waiting(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

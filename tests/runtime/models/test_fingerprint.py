@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from platforms import needs_posix
 
 from phi3v.models.fingerprint import fingerprint_files, hash_contents
 
@@ -54,6 +55,7 @@ def test_the_fingerprint_notices_a_large_file_exchanged_for_one_of_its_size_and_
     assert hash_contents(folder) == contents
 
 
+@needs_posix
 def test_the_fingerprint_is_the_same_through_a_link(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     assert fingerprint_files(tmp_path / "link") == fingerprint_files(folder)

@@ -8,7 +8,8 @@ import pytest
 import phi3v.models.local as local
 from phi3v import Phi3VError
 from phi3v.errors import ModelNotFoundError
-from phi3v.machine.cuda import CudaStatus, Gpu
+from phi3v.machine.cuda import Gpu
+from phi3v.machine.device_table import DeviceStatus
 
 GB = 1 << 30
 
@@ -19,17 +20,27 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(local, "BUILTIN", tmp_path / "absent")
     monkeypatch.setattr(local, "total_memory", lambda: 16 * GB)
-    monkeypatch.setattr(local, "cuda_status", lambda: CudaStatus(False, "no GPU"))
+    monkeypatch.setattr(local, "cuda_status", lambda: DeviceStatus(False, "no GPU"))
+    monkeypatch.setattr(local, "hardware_memory", lambda: 0)
     monkeypatch.delenv("PHI3V_MODEL", raising=False)
     return tmp_path / "hub"
 
 
 def with_gpu(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
-    monkeypatch.setattr(local, "cuda_status", lambda: CudaStatus(True, "ready"))
+    monkeypatch.setattr(local, "cuda_status", lambda: DeviceStatus(True, "ready"))
     monkeypatch.setattr(local, "gpus", lambda: [Gpu("a GPU", memory, "13.0", "9.0")])
 
 
-def pulled(cache: Path, name: str, variant: str, *, needs: int = GB, commit: str = "a" * 40, at: float = 1.0) -> Path:
+def pulled(
+    cache: Path,
+    name: str,
+    variant: str,
+    *,
+    needs: int = GB,
+    commit: str = "a" * 40,
+    at: float = 1.0,
+    devices: tuple[str, ...] | None = None,
+) -> Path:
     folder = cache / f"models--org--{name}" / "snapshots" / commit / "some" / variant
     folder.mkdir(parents=True)
     manifest = {
@@ -43,6 +54,8 @@ def pulled(cache: Path, name: str, variant: str, *, needs: int = GB, commit: str
         "files": {"weights": 5},
         "pulled_at": at,
     }
+    if devices is not None:
+        manifest["devices"] = devices
     (folder / "phi3v.json").write_text(json.dumps(manifest))
     return folder
 
@@ -143,3 +156,33 @@ def test_a_manifest_that_is_not_ours_is_no_model(cache: Path, text: str) -> None
 def test_every_refusal_is_one_of_ours(cache: Path) -> None:
     with pytest.raises(Phi3VError):
         local.resolve_model()
+
+
+@pytest.mark.parametrize(
+    ("webgpu", "device", "best"),
+    [
+        (8 * GB, "auto", "cuda-int4"),
+        (None, "auto", "cuda-int4"),
+        (0, "auto", "cpu-int4"),
+        (8 * GB, "webgpu", "cuda-int4"),
+        (8 * GB, "openvino:gpu", "cpu-int4"),
+        (8 * GB, "cpu", "cpu-int4"),
+    ],
+)
+def test_webgpu_runs_what_was_built_for_cuda_where_the_manifest_says_so(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, webgpu: int | None, device: str, best: str
+) -> None:
+    monkeypatch.setattr(local, "hardware_memory", lambda: webgpu)
+    devices = {"cuda-int4": ("cuda", "webgpu"), "cpu-int4": ("cpu", "webgpu", "openvino")}
+    folders = {name: pulled(cache, "phi-3-vision", name, needs=4 * GB, devices=devices[name]) for name in devices}
+    assert local.resolve_model(device=device) == folders[best]
+
+
+def test_a_model_pulled_before_manifests_listed_devices_is_for_its_own_alone(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "hardware_memory", lambda: 8 * GB)
+    pulled(cache, "phi-3-vision", "cuda-int4")
+    folder = pulled(cache, "phi-3-vision", "cpu-int4")
+    assert local.resolve_model() == folder
+    assert [model.devices for model in local.find_local("phi-3-vision:cuda-int4")] == [("cuda",)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from phi3v.errors import ModelFolderError
-from phi3v.models.folder import BUILTIN
+from phi3v.models.folder import BUILTIN, ModelDir
 from phi3v.models.manifest import MANIFEST, UNSTATED, Manifest, Origin, has_manifest, remove_manifest, verify
 
 ORIGIN = Origin(variant="cpu-int4", repo="org/model", revision="main", commit="a" * 40, memory_bytes=7)
@@ -46,6 +46,13 @@ def test_a_silent_manifest_stays_silent_and_null_stays_null() -> None:
     assert Manifest().to_json() == {"format": 1}
     assert Manifest.from_json({"original_context_length": None}).original_context_length is None
     assert Manifest(original_context_length=None).to_json() == {"format": 1, "original_context_length": None}
+
+
+def test_the_devices_of_a_folder_are_written_as_a_list(folder: Path) -> None:
+    assert ModelDir.open(BUILTIN).devices == ("cpu",)  # a folder from before there was that list
+    replace(Manifest.read(folder), devices=("cpu", "webgpu", "a newer one")).write(folder)
+    assert content(folder)["devices"] == ["cpu", "webgpu", "a newer one"]
+    assert Manifest.read(folder).devices == ("cpu", "webgpu", "a newer one")
 
 
 def test_keys_of_a_newer_version_survive_a_verification(folder: Path) -> None:
@@ -103,6 +110,8 @@ def test_a_pulled_model_is_repaired_by_its_pull_and_any_other_by_hand() -> None:
         ('{"sha256": {"weights": 5}}', "sha256 is .*; allowed: an object of names and SHA-256 sums"),
         ('{"damaged": "weights"}', "damaged is 'weights'; allowed: a list of names"),
         ('{"damaged": [5]}', "damaged is .*; allowed: a list of names"),
+        ('{"devices": "cpu"}', "devices is 'cpu'; allowed: a list of names"),
+        ('{"device": "tpu"}', "device is 'tpu'; allowed: cpu, cuda, webgpu, openvino"),
         ('{"variant": "cpu-int4"}', "lacks 'repo'"),
         ('{"variant": 5, "repo": "r", "revision": "r", "commit": "c", "memory_bytes": 1}', "variant is 5"),
         ('{"variant": "v", "repo": "r", "revision": "r", "commit": "c", "memory_bytes": "1"}', "an integer"),
