@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..backend import ModelInputs
 from ..export.checkpoint import Checkpoint
-from ..export.decoder import LAST_POSITIONS
+from ..export.decoder_builder import LAST_POSITIONS
 from ..genai.backend import GenaiBackend
 from ..models.folder import GENAI_CONFIG, ModelDir
 from ..sampling import TokenChooser

@@ -29,7 +29,8 @@ def _extra_needed() -> Iterator[None]:
 with _extra_needed():
     from .checkpoint import Checkpoint
     from .config_files import copy_tokenizer, write_genai_config, write_manifest, write_processor_config
-    from .decoder import import_builder, write_decoder
+    from .decoder import write_decoder
+    from .decoder_builder import import_builder
     from .embedding import write_embedding
     from .vision import write_vision
 

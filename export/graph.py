@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from .matrix import Matrix
 from .quantize import BlockQuantization
+from .row_products import RowProducts
 from .weight_file import WeightFile
 
 OPSET, IR_VERSION = 20, 10
@@ -32,6 +33,7 @@ class GraphWriter:
         self._file = WeightFile(path.with_name(path.name + ".data"))
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._nodes = 0
+        self._rows: RowProducts[ir.Value] = RowProducts(self)
 
     def __enter__(self) -> GraphWriter:
         return self
@@ -69,11 +71,11 @@ class GraphWriter:
 
     def ints(self, *values: int) -> ir.Value:
         """A constant int64 vector."""
-        return self._constant(np.array(values, dtype=np.int64))
+        return self.constant(np.array(values, dtype=np.int64))
 
     def scalar(self, value: int) -> ir.Value:
         """A constant int64 scalar."""
-        return self._constant(np.array(value, dtype=np.int64))
+        return self.constant(np.array(value, dtype=np.int64))
 
     def weight(self, name: str, values: npt.NDArray[Any]) -> ir.Value:
         """A weight in the graph's own type."""
@@ -84,10 +86,21 @@ class GraphWriter:
         return self._register(self._file.add(name, values))
 
     def linear(
-        self, x: ir.Value, name: str, matrix: Matrix, bias: npt.NDArray[Any], quantization: BlockQuantization | None
+        self,
+        x: ir.Value,
+        name: str,
+        matrix: Matrix,
+        bias: npt.NDArray[Any],
+        quantization: BlockQuantization | None,
+        outliers: tuple[int, ...] | None = None,
     ) -> ir.Value:
-        """`x @ matrix.T + bias` for x [rows, columns]: Gemm, or MatMulNBits when quantised."""
+        """`x @ matrix.T + bias` for x [rows, columns]: Gemm, or MatMulNBits when quantised.
+
+        With `outliers`, which may be none, it is a product in row-wise int8, and those columns are multiplied apart.
+        """
         bias_value = self.weight(f"{name}.bias", bias)
+        if outliers is not None:
+            return self.op("Add", self._rows.write(x, name, matrix, outliers), bias_value)
         if quantization is None:
             weight = self.weight(f"{name}.weight", np.concatenate(list(matrix.chunks())))
             return self.op("Gemm", x, weight, bias_value, transB=1)
@@ -103,8 +116,10 @@ class GraphWriter:
             accuracy_level=quantization.accuracy_level,
         )
 
-    def _constant(self, values: npt.NDArray[np.int64]) -> ir.Value:
-        key = (values.shape, *values.reshape(-1).tolist())
+    def constant(self, values: npt.NDArray[Any] | np.generic) -> ir.Value:
+        """A small constant; the same for equal values."""
+        values = np.asarray(values)
+        key = (values.dtype, values.shape, *values.reshape(-1).tolist())
         if key not in self._constants:
             name = f"constant_{len(self._constants)}"
             self._constants[key] = self._register(ir.Tensor(values, name=name))

@@ -10,6 +10,7 @@ cuDNN. Source: the model's modelling code.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +31,23 @@ _POSITIONS = PATCHES * PATCHES + 1
 
 
 def write_vision(
-    checkpoint: Checkpoint, path: Path, *, dtype: npt.DTypeLike, quantization: BlockQuantization | None = None
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    dtype: npt.DTypeLike,
+    quantization: BlockQuantization | None = None,
+    rows: Mapping[str, tuple[int, ...]] | None = None,
 ) -> None:
-    """Write the graph and its data file; `dtype` is the type of pixels, features and unquantised weights."""
+    """Write the graph and its data file; `dtype` is the type of pixels, features and unquantised weights.
+
+    `rows` names the matrices, by the checkpoint's (first) tensor, that are multiplied in row-wise int8, and their
+    outlier columns.
+    """
     with GraphWriter(path, dtype) as graph:
         pixels = graph.input("pixel_values", graph.float, ["num_images", "num_crops", 3, CROP, CROP])
         sizes = graph.input("image_sizes", ir.DataType.INT64, ["num_images", 2])
         layout = LayoutWriter(graph, sizes)
-        tower = _Tower(graph, checkpoint, quantization)
+        tower = _Tower(graph, checkpoint, quantization, rows or {})
         features = tower.encode(_real_crops(graph, pixels, layout))
         bank, patch_rows = tower.project(features)
         tokens = graph.op("Gather", bank, layout.token_rows(patch_rows), axis=0)
@@ -54,8 +64,14 @@ def _real_crops(graph: GraphWriter, pixels: ir.Value, layout: LayoutWriter) -> i
 class _Tower:
     """CLIP and projector; hidden states are kept as [crops * 577, width], rows being what every MatMul wants."""
 
-    def __init__(self, graph: GraphWriter, checkpoint: Checkpoint, quantization: BlockQuantization | None) -> None:
-        self._graph, self._checkpoint, self._quantization = graph, checkpoint, quantization
+    def __init__(
+        self,
+        graph: GraphWriter,
+        checkpoint: Checkpoint,
+        quantization: BlockQuantization | None,
+        rows: Mapping[str, tuple[int, ...]],
+    ) -> None:
+        self._graph, self._checkpoint, self._quantization, self._rows = graph, checkpoint, quantization, rows
         self._clip = checkpoint.dims.clip
 
     def encode(self, crops: ir.Value) -> ir.Value:
@@ -110,7 +126,7 @@ class _Tower:
         names = [f"{prefix}{part}_proj" for part in ("q", "k", "v")]
         matrix = Matrix.whole(self._checkpoint, *(f"{name}.weight" for name in names))
         bias = np.concatenate([self._checkpoint.float32(f"{name}.bias") for name in names])
-        fused = graph.linear(x, f"{prefix}qkv_proj", matrix, bias, self._quantization)
+        fused = self._multiply(x, f"{prefix}qkv_proj", matrix, bias)
         states = graph.op("Reshape", fused, graph.ints(-1, _POSITIONS, 3 * width))
         query, key, value = graph.ops("Split", states, outputs=3, axis=2, num_outputs=3)
         heads = self._clip.num_attention_heads
@@ -119,7 +135,11 @@ class _Tower:
 
     def _linear(self, x: ir.Value, name: str) -> ir.Value:
         matrix = Matrix.whole(self._checkpoint, f"{name}.weight")
-        return self._graph.linear(x, name, matrix, self._checkpoint.float32(f"{name}.bias"), self._quantization)
+        return self._multiply(x, name, matrix, self._checkpoint.float32(f"{name}.bias"))
+
+    def _multiply(self, x: ir.Value, name: str, matrix: Matrix, bias: npt.NDArray[np.float32]) -> ir.Value:
+        outliers = self._rows.get(matrix.parts[0][0])
+        return self._graph.linear(x, name, matrix, bias, self._quantization, outliers)
 
     def _skip_norm(self, x: ir.Value, branch: ir.Value | None, name: str) -> tuple[ir.Value, ir.Value]:
         """Add a branch to the residual stream and normalise: (normalised, the new residual stream)."""
