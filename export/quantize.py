@@ -50,3 +50,17 @@ def quantize_rows(
     kernel = kernels.quantize_matmul_4bits if quantization.bits == 4 else kernels.quantize_matmul_8bits
     kernel(packed, transposed, scales, zero_points, block, rows, columns, True)
     return packed, scales
+
+
+def dequantize_rows(
+    packed: npt.NDArray[np.uint8], scales: npt.NDArray[np.float32], quantization: BlockQuantization, columns: int
+) -> npt.NDArray[np.float32]:
+    """The weight [N, K] that MatMulNBits computes with; the inverse of `quantize_rows` up to rounding."""
+    rows = packed.shape[0]
+    if quantization.bits == 4:
+        values = np.stack([packed & 15, packed >> 4], axis=-1).reshape(rows, -1, quantization.block_size)
+    else:
+        values = packed.reshape(rows, -1, quantization.block_size)
+    centred = values.astype(np.float32) - (1 << (quantization.bits - 1))
+    scaled: npt.NDArray[np.float32] = centred * scales[:, :, None]
+    return scaled.reshape(rows, -1)[:, :columns]

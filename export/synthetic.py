@@ -10,6 +10,7 @@ import json
 import math
 import os
 import zlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ..errors import ModelFolderError
 from ..models.manifest import Manifest
 from .checkpoint import SYNTHETIC_KEY
 from .dims import CLIP, LM_HEAD, VISION, ClipDims, DecoderDims, LongRope, ModelDims, Shape, tensor_shapes
+from .outliers import check_outliers, plant_outliers
 from .safetensors_file import write_file
 from .tokenizer import SMALLEST_VOCABULARY, first_special_id, write_tokenizer
 
@@ -73,13 +75,22 @@ def _long_rope(head_size: int, original: int) -> LongRope:
 
 
 def write_random_checkpoint(
-    path: Path, dims: ModelDims, seed: int = 0, *, dtype: str = "bfloat16", num_crops: int = 16
+    path: Path,
+    dims: ModelDims,
+    seed: int = 0,
+    *,
+    dtype: str = "bfloat16",
+    num_crops: int = 16,
+    outliers: Mapping[str, float] | None = None,
 ) -> Path:
     """Write a checkpoint folder with random weights; `dtype` is "bfloat16" or "float32".
 
-    The same seed gives the same weights, tensor by tensor, whatever the number of layers. Raises ModelFolderError
-    when `path` holds anything but an older random checkpoint.
+    The same seed gives the same weights, tensor by tensor, whatever the number of layers. `outliers` makes a few
+    channels larger: a place (OUTLIER_PLACES in outliers.py) -> the factor. Raises ModelFolderError when `path` holds
+    anything but an older random checkpoint, and OptionError for a place or a factor that does not exist.
     """
+    planted = dict(outliers or {})
+    check_outliers(planted)
     require_random_checkpoint(path)
     path.mkdir(parents=True, exist_ok=True)
     special = first_special_id(dims.decoder.vocab_size)
@@ -90,9 +101,12 @@ def write_random_checkpoint(
     shards = _shards(shapes)
     files = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
 
+    def values(name: str) -> npt.NDArray[np.float32]:
+        return plant_outliers(name, _values(name, shapes[name], seed), dims, planted)
+
     def write_shard(file: str, names: list[str]) -> int:
         tensors = [(name, shapes[name], stored) for name in names]
-        return write_file(path / file, tensors, lambda name: _values(name, shapes[name], seed))
+        return write_file(path / file, tensors, values)
 
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
         total = sum(threads.map(write_shard, files, shards))

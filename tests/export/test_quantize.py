@@ -1,7 +1,6 @@
 """Quantised weights are what MatMulNBits computes with."""
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -9,25 +8,11 @@ import pytest
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.graph import GraphWriter
 from phi3v.export.matrix import Matrix
-from phi3v.export.quantize import BlockQuantization, quantize_rows
+from phi3v.export.quantize import BlockQuantization, dequantize_rows, quantize_rows
 
 pytestmark = pytest.mark.torch
 
 LAYOUTS = [BlockQuantization(bits, block, 0) for bits in (4, 8) for block in (32, 128)]
-
-
-def dequantize_rows(
-    packed: npt.NDArray[np.uint8], scales: npt.NDArray[np.float32], quantization: BlockQuantization, columns: int
-) -> npt.NDArray[np.float32]:
-    """The weight [N, K] that MatMulNBits computes with; the inverse of `quantize_rows` up to rounding."""
-    rows = packed.shape[0]
-    if quantization.bits == 4:
-        values = np.stack([packed & 15, packed >> 4], axis=-1).reshape(rows, -1, quantization.block_size)
-    else:
-        values = packed.reshape(rows, -1, quantization.block_size)
-    centred = values.astype(np.float32) - (1 << (quantization.bits - 1))
-    scaled: npt.NDArray[np.float32] = centred * scales[:, :, None]
-    return scaled.reshape(rows, -1)[:, :columns]
 
 
 @pytest.mark.parametrize("quantization", LAYOUTS, ids=str)
