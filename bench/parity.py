@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,18 +121,28 @@ def _embed(folder: ModelDir, inputs: ModelInputs) -> npt.NDArray[Any]:
 
 def open_all_positions(path: Path) -> onnxruntime.InferenceSession:
     """Open a decoder so that its logits are those of every position; its own are of each row's last real one."""
-    graph = onnx.load(path, load_external_data=False)
-    lasts = [n for n in graph.graph.node if n.op_type == "GatherElements" and n.name.startswith(LAST_POSITIONS)]
-    all_of = {last.output[0]: last.input[0] for last in lasts}
-    if all_of:
-        for node in graph.graph.node:
+    model = onnx.load(path, load_external_data=False)
+    for graph in _list_graphs(model.graph):
+        lasts = [n for n in graph.node if n.op_type == "GatherElements" and n.name.startswith(LAST_POSITIONS)]
+        all_of = {last.output[0]: last.input[0] for last in lasts}
+        for node in graph.node if all_of else ():
             node.input[:] = [all_of.get(name, name) for name in node.input]
-        (logits,) = (output for output in graph.graph.output if output.name == "logits")
-        logits.type.tensor_type.ClearField("shape")
-        del graph.graph.value_info[:]
+        for output in graph.output:
+            if output.name.startswith("logits"):
+                output.type.tensor_type.ClearField("shape")
+        del graph.value_info[:]
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _list_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph, and those of the branches that it chooses from."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _list_graphs(attribute.g)
 
 
 def _open_session(folder: ModelDir, part: str) -> onnxruntime.InferenceSession:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .options import block_size_option, build_device_option, precision_option
+from .options import block_size_option, build_device_option, precision_option, prefill_option
 from .progress import progress_bar
 
 
@@ -14,8 +14,11 @@ from .progress import progress_bar
 @precision_option
 @build_device_option
 @block_size_option
+@prefill_option
 @click.option("--overwrite", is_flag=True, help="If OUT is a model already, replace it once the build is complete.")
-def export(checkpoint: str, out: str, precision: str, device: str, block_size: str | None, overwrite: bool) -> None:
+def export(
+    checkpoint: str, out: str, precision: str, device: str, block_size: str | None, prefill: str, overwrite: bool
+) -> None:
     """Build the model folder OUT from a Hugging Face CHECKPOINT folder of Phi-3-vision (safetensors).
 
     Works layer by layer in less than 1 GB of memory. An interrupted build leaves nothing behind that would load.
@@ -29,6 +32,7 @@ def export(checkpoint: str, out: str, precision: str, device: str, block_size: s
             precision=precision,
             device=device,
             block_size=int(block_size) if block_size else None,
+            prefill=prefill,
             overwrite=overwrite,
             progress=progress,
         )

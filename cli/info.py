@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,18 +21,20 @@ _PUBLISHED_KV = {"fp16": 393_216, "fp32": 786_432}
 @click.command()
 @click.argument("target", metavar="MODEL|IMAGE")
 @click.option("--model", metavar="NAME|FOLDER", help="Count KV memory for this model. Default: for the 4.2 B model.")
-def info(target: str, model: str | None) -> None:
+@click.option("--matrices", is_flag=True, help="Of a model with int8 prefill: how each matrix is multiplied there.")
+def info(target: str, model: str | None, matrices: bool) -> None:
     """Describe a model (a folder or a pulled one's name), or what an image costs in crops, tokens and KV memory."""
     from phi3v.models.local import find_local, is_builtin, resolve_model
 
     if Path(target).is_dir() or (not Path(target).exists() and (find_local(target) or is_builtin(target))):
-        _describe_model(resolve_model(target))
+        _describe_model(resolve_model(target), matrices)
     else:
         _describe_image(target, model)
 
 
-def _describe_model(folder: Path) -> None:
+def _describe_model(folder: Path, matrices: bool) -> None:
     from phi3v.models.folder import ModelDir
+    from phi3v.models.manifest import Manifest
 
     model = ModelDir.open(folder)
     switch = model.original_context_length
@@ -41,9 +44,33 @@ def _describe_model(folder: Path) -> None:
     click.echo(f"devices    {', '.join(model.devices)}")
     for part, size in model.graphs.items():
         click.echo(f"{part:10} {size / 1e6:10.1f} MB")
+    plans = (Manifest.find(folder) or Manifest()).extra.get("prefill") or {}
+    click.echo(f"prefill    {_summarise_prefill(plans)}")
     click.echo(f"context    {model.context_length} tokens" + (f", LongRoPE switch at {switch}" if switch else ""))
     click.echo(f"KV cache   {model.kv_bytes_per_token} bytes per token")
     click.echo(f"num_crops  {model.num_crops} by default")
+    if matrices and plans:
+        _print_matrices(plans)
+
+
+def _summarise_prefill(plans: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say how prompts are multiplied; `plans` is the manifest's "prefill"."""
+    if not plans:
+        return "as a token"
+    rows = [plan for plan in plans.values() if plan["rows"]]
+    beside = sum(plan["outliers"] > 0 for plan in rows)
+    return f"row-wise int8 for {len(rows)} of {len(plans)} matrices, {beside} of them with outlier columns in float32"
+
+
+def _print_matrices(plans: Mapping[str, Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("matrix", "prefill", "outliers", "loss", "in blocks", "outlier ratio", box=None)
+    for name, plan in plans.items():
+        values = (plan["outliers"], plan["loss"], plan["loss_in_blocks"], plan["outlier_ratio"])
+        table.add_row(name.replace("vision_embed_tokens.img_processor.vision_model.encoder", "vision").removeprefix("model."), "int8" if plan["rows"] else "blocks", *map(str, values))
+    Console().print(table)
 
 
 def _describe_image(target: str, model: str | None) -> None:

@@ -52,6 +52,13 @@ build_device_option = click.option(
 precision_option = click.option(
     "--precision", type=click.Choice(["int4", "fp16", "fp32"]), default="int4", show_default=True
 )
+prefill_option = click.option(
+    "--prefill",
+    type=click.Choice(["int4", "int8"]),
+    default="int4",
+    show_default=True,
+    help="What int4 for the CPU multiplies prompts and images in. int8: sooner, with more memory.",
+)
 block_size_option = click.option(
     "--block-size",
     type=click.Choice(["16", "32", "64", "128", "256"]),

@@ -27,6 +27,8 @@ def _extra_needed() -> Iterator[None]:
 
 
 with _extra_needed():
+    from .calibrate import MatrixPlan, default_calibration, describe_plans, plan_prefill, planned_bytes
+    from .calibration import Calibration
     from .checkpoint import Checkpoint
     from .config_files import copy_tokenizer, write_genai_config, write_manifest, write_processor_config
     from .decoder import write_decoder
@@ -42,18 +44,22 @@ def export_model(
     precision: str = "int4",
     device: str = "cpu",
     block_size: int | None = None,
+    prefill: str = "int4",
+    calibration: Calibration | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Build the model folder `out` from a Hugging Face checkpoint folder of Phi-3-vision; returns `out`.
 
     `precision` is "int4", "fp16" or "fp32", `device` "cpu", "cuda", "webgpu" or "openvino", which takes the CPU's
-    graphs; `block_size` None is 128 on the CPU, 32 on a GPU. Builds beside `out` and renames at the end. `overwrite`
-    replaces an older model folder, and nothing else.
+    graphs; `block_size` None is 128 on the CPU, 32 on a GPU. `prefill` "int8" adds row-wise int8 weights to int4 for
+    the CPU, which multiply prompts and images; `calibration`, prompts with their images, tells for which matrices, None
+    takes some that are drawn. Builds beside `out` and renames at the end. `overwrite` replaces an older model folder,
+    and nothing else.
     Raises CheckpointError, OptionError, DiskSpaceError, ModelFolderError (`out` is taken or cannot be made) or
     MissingDependencyError.
     """
-    how, target = recipe(precision, device, block_size), Path(out).absolute()
+    how, target = recipe(precision, device, block_size, prefill), Path(out).absolute()
     source = Checkpoint.open(Path(checkpoint))
     with _usable(target):
         _check_target(target, overwrite, source.path)
@@ -66,7 +72,7 @@ def export_model(
     try:
         with _usable(target):
             partial.mkdir()
-        _build(source, partial, how, Meter(source.nbytes, progress))
+        _build(source, partial, how, progress, calibration or default_calibration())
         _check_target(target, overwrite, source.path)  # another build may have finished first
         _install(partial, target)
     except BaseException:
@@ -75,16 +81,32 @@ def export_model(
     return Path(out)
 
 
-def _build(source: Checkpoint, folder: Path, how: Recipe, meter: Meter) -> None:
+def _build(source: Checkpoint, folder: Path, how: Recipe, progress: Progress | None, calibration: Calibration) -> None:
+    meter = Meter(source.nbytes, progress)
+    plans: dict[str, MatrixPlan] = {}
+    if how.int8_prefill:
+        assert how.decoder is not None
+        images = any(images for _, images in calibration)
+        meter = Meter(2 * source.nbytes + planned_bytes(source, images=images), progress)
+        source.on_read = meter.add
+        meter.enter("calibration")
+        plans = plan_prefill(source, decoder=how.decoder, vision=how.vision, calibration=calibration)
+    rows = {name: plan.outliers for name, plan in plans.items() if plan.rows}
     source.on_read = meter.add
     meter.enter("vision")
-    write_vision(source, folder / "vision.onnx", dtype=how.dtype, quantization=how.vision)
+    write_vision(source, folder / "vision.onnx", dtype=how.dtype, quantization=how.vision, rows=rows)
     meter.enter("embedding")
     types = {"dtype": how.dtype, "table_dtype": how.table_dtype}
     write_embedding(source, folder / "embedding.onnx", device=how.device, **types)
     meter.enter("decoder")
-    quantization = {"quantization": how.decoder, "head": how.head}
-    write_decoder(source, folder / "text.onnx", device=how.device, dtype=how.dtype, **quantization)
+    write_decoder(
+        *(source, folder / "text.onnx"),
+        device=how.device,
+        dtype=how.dtype,
+        quantization=how.decoder,
+        head=how.head,
+        rows=rows,
+    )
     copy_tokenizer(source, folder)
     write_processor_config(folder, source.num_crops)
     write_genai_config(source, folder, device=how.device)
@@ -96,6 +118,7 @@ def _build(source: Checkpoint, folder: Path, how: Recipe, meter: Meter) -> None:
         devices=how.devices,
         pixel_dtype=how.dtype.name,
         block_size=how.decoder.block_size if how.decoder else None,
+        prefill=describe_plans(plans) if plans else None,
     )
 
 

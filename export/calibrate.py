@@ -8,7 +8,7 @@ through the checkpoint, a layer at a time, and no graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from .forward_vision import run_vision
 from .matrix import Matrix
 from .quantize import BlockQuantization, dequantize_rows, quantize_rows
 
-__all__ = ["MatrixPlan", "default_calibration", "plan_prefill", "planned_bytes"]
+__all__ = ["MatrixPlan", "default_calibration", "describe_plans", "plan_prefill", "planned_bytes"]
 
 OUTLIER_COUNTS = (0, 8, 16, 32, 64)
 """How many columns are tried in float32. 64 of 3072 take an eighth of the product's time, more than that what int8 won."""
@@ -180,3 +180,17 @@ def _rank_columns(x: Array) -> tuple[npt.NDArray[np.intp], float]:
 def _spread(count: int, most: int) -> npt.NDArray[np.intp]:
     """At most `most` numbers from 0 to `count` - 1, evenly spread, both ends among them."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))
+
+
+def describe_plans(plans: Mapping[str, MatrixPlan]) -> dict[str, dict[str, float | int | bool]]:
+    """What a manifest says of each matrix, by its name in the checkpoint; the outlier columns as a number."""
+    return {
+        name: {
+            "rows": plan.rows,
+            "outliers": len(plan.outliers),
+            "loss": float(f"{plan.loss:.3g}"),
+            "loss_in_blocks": float(f"{plan.loss_in_blocks:.3g}"),
+            "outlier_ratio": float(f"{plan.outlier_ratio:.3g}"),
+        }
+        for name, plan in plans.items()
+    }

@@ -119,8 +119,12 @@ def write_manifest(
     devices: tuple[str, ...],
     pixel_dtype: str,
     block_size: int | None,
+    prefill: dict[str, Any] | None = None,
 ) -> None:
-    """Write what the folder was made from, and the size and SHA-256 of every file in it."""
+    """Write what the folder was made from, and the size and SHA-256 of every file in it.
+
+    `prefill` describes how prompts are multiplied, where that is another way than a token's.
+    """
     decoder = checkpoint.dims.decoder
     element_bytes = 2 if pixel_dtype == "float16" else 4
     manifest = Manifest(
@@ -132,7 +136,7 @@ def write_manifest(
         original_context_length=None if decoder.long_rope is None else decoder.long_rope.original,
         kv_bytes_per_token=2 * decoder.num_hidden_layers * decoder.kv_size * element_bytes,
         synthetic=checkpoint.synthetic,
-        extra={"block_size": block_size, "num_crops": checkpoint.num_crops},
+        extra={"block_size": block_size, "num_crops": checkpoint.num_crops} | ({"prefill": prefill} if prefill else {}),
     )
     manifest.with_files_of(folder).write(folder)
 

@@ -15,6 +15,8 @@ from .quantize import BlockQuantization
 PRECISIONS = ("int4", "fp16", "fp32")
 DEVICES = tuple(TABLE)
 BLOCK_SIZES = (16, 32, 64, 128, 256)
+PREFILLS = ("int4", "int8")
+"""What int4 folders for the CPU multiply a prompt in: the blocks that a token takes too, or row-wise int8."""
 
 _REFUSED = {
     ("fp32", "cuda"): "ONNX Runtime's fused CUDA attention takes float16 only: use fp16 or int4 on a GPU",
@@ -37,7 +39,8 @@ _ACCURACY_LEVEL = {"cpu": 4, "cuda": 0, "webgpu": 4}
 class Recipe:
     """How one build stores and computes; None means unquantised. `head`: the matrix before the logits.
 
-    `device` is what the graphs are made for, `devices` the kinds of devices that the build runs on.
+    `device` is what the graphs are made for, `devices` the kinds of devices that the build runs on. `int8_prefill`:
+    prompts and images are multiplied in row-wise int8 where that is no further from the truth.
     """
 
     precision: str
@@ -48,13 +51,17 @@ class Recipe:
     decoder: BlockQuantization | None
     head: BlockQuantization | None
     vision: BlockQuantization | None
+    int8_prefill: bool = False
 
 
-def recipe(precision: str, device: str, block_size: int | None = None) -> Recipe:
+def recipe(precision: str, device: str, block_size: int | None = None, prefill: str = "int4") -> Recipe:
     """The build for a precision and a device, which may be another's; raises OptionError naming what can be had."""
-    for given, allowed, option in ((precision, PRECISIONS, "precision"), (device, DEVICES, "device")):
+    choices = ((precision, PRECISIONS, "precision"), (device, DEVICES, "device"), (prefill, PREFILLS, "prefill"))
+    for given, allowed, option in choices:
         if given not in allowed:
             raise OptionError(f"{option} is {given!r}; use one of {', '.join(allowed)}")
+    if prefill == "int8" and (precision, device) != ("int4", "cpu"):
+        raise OptionError(f"prefill is int8, which int4 for the CPU can have, and this is {precision} for {device}")
     wanted, device = device, TABLE[device].builds[0]
     block_size = _DEFAULT_BLOCK_SIZE[device] if block_size is None else block_size
     if block_size not in BLOCK_SIZES:
@@ -70,6 +77,8 @@ def recipe(precision: str, device: str, block_size: int | None = None) -> Recipe
         return Recipe(precision, device, devices, dtype, table, None, None, None)
     decoder = BlockQuantization(4, block_size, accuracy_level=_ACCURACY_LEVEL[device])
     head, vision = (_CPU_HEAD, _CPU_VISION) if on_cpu else (decoder, None)
+    if prefill == "int8":
+        return Recipe(precision, device, ("cpu",), dtype, table, decoder, head, vision, int8_prefill=True)
     return Recipe(precision, device, devices, dtype, table, decoder, head, vision)
 
 
@@ -85,6 +94,8 @@ def folder_bytes(dims: ModelDims, how: Recipe) -> int:
         quantization = how.vision if name in vision else how.head if name == LM_HEAD else how.decoder
         plain = quantization is None or len(shape) != 2 or name.startswith(f"{VISION}img_processor.vision_model.emb")
         total += values * how.dtype.itemsize if plain else _quantized_bytes(values, quantization, how)
+        if how.int8_prefill and len(shape) == 2 and name not in vision and name != LM_HEAD:
+            total += values  # the same weights in row-wise int8
     rotary = dims.decoder.head_size * how.dtype.itemsize  # cosines and sines of half the head, for every position
     return int(1.02 * (total + rotary * dims.decoder.max_position_embeddings)) + (4 << 20)
 
