@@ -69,7 +69,11 @@ def _print_matrices(plans: Mapping[str, Mapping[str, Any]]) -> None:
     table = Table("matrix", "prefill", "outliers", "loss", "in blocks", "outlier ratio", box=None)
     for name, plan in plans.items():
         values = (plan["outliers"], plan["loss"], plan["loss_in_blocks"], plan["outlier_ratio"])
-        table.add_row(name.replace("vision_embed_tokens.img_processor.vision_model.encoder", "vision").removeprefix("model."), "int8" if plan["rows"] else "blocks", *map(str, values))
+        table.add_row(
+            name.replace("vision_embed_tokens.img_processor.vision_model.encoder", "vision").removeprefix("model."),
+            "int8" if plan["rows"] else "blocks",
+            *map(str, values),
+        )
     Console().print(table)
 
 

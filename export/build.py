@@ -87,7 +87,9 @@ def _build(source: Checkpoint, folder: Path, how: Recipe, progress: Progress | N
     if how.int8_prefill:
         assert how.decoder is not None
         images = any(images for _, images in calibration)
-        meter = Meter(2 * source.nbytes + planned_bytes(source, images=images), progress)
+        # Beyond the export's own reading, calibration reads all of it once, and the int8 weights the decoder's layers.
+        read = planned_bytes(source, images=images) + planned_bytes(source, images=False)
+        meter = Meter(source.nbytes + read, progress)
         source.on_read = meter.add
         meter.enter("calibration")
         plans = plan_prefill(source, decoder=how.decoder, vision=how.vision, calibration=calibration)

@@ -43,9 +43,14 @@ def picture(seed: int, width: int = 500, height: int = 500) -> Image.Image:
 ONE, TWO = picture(1), picture(2, 400, 300)
 
 
-@pytest.fixture(scope="module", params=["fp32", pytest.param("int4", marks=pytest.mark.slow)])
+SLOW = [pytest.param(how, marks=pytest.mark.slow, id="-".join(how)) for how in (("int4", "int4"), ("int4", "int8"))]
+
+
+@pytest.fixture(scope="module", params=[("fp32", "int4"), *SLOW], ids=lambda how: "-".join(how))
 def folder(request: pytest.FixtureRequest, exports: Exports) -> Path:
-    return exports.model(request.param, seed=1, layers=2, context=8192, original_context=SWITCH)
+    """A precision, and what prompts are multiplied in."""
+    precision, prefill = request.param
+    return exports.model(precision, prefill=prefill, seed=1, layers=2, context=8192, original_context=SWITCH)
 
 
 @pytest.fixture(scope="module")

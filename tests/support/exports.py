@@ -25,12 +25,19 @@ class Exports:
         return folder
 
     def model(
-        self, precision: str = "int4", *, device: str = "cpu", seed: int = 0, dtype: str = "bfloat16", **dims: Any
+        self,
+        precision: str = "int4",
+        *,
+        prefill: str = "int4",
+        device: str = "cpu",
+        seed: int = 0,
+        dtype: str = "bfloat16",
+        **dims: Any,
     ) -> Path:
         """The model folder of that checkpoint in one precision, for one kind of device."""
         from phi3v.export.build import export_model
 
-        how = {"precision": precision, "device": device}
+        how = {"precision": precision, "device": device, "prefill": prefill}
         folder = self._folder("model", {**how, "seed": seed, "dtype": dtype, **dims})
         if not folder.exists():
             export_model(self.checkpoint(seed=seed, dtype=dtype, **dims), folder, **how)
