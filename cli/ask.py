@@ -10,7 +10,7 @@ import click
 from .answer_options import answer_format_options
 from .image_args import image_arguments
 from .notices import announce_model
-from .options import device_option, duration, generation_options, model_option, num_crops_option
+from .options import device_option, duration, generation_options, model_option, num_crops_option, threads_option
 from .output import AnswerPrinter
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @model_option
 @device_option
+@threads_option
 @num_crops_option
 @generation_options
 @answer_format_options

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from .notices import announce_model
-from .options import device_option, generation_options, model_option, num_crops_option
+from .options import device_option, generation_options, model_option, num_crops_option, threads_option
 from .output import answer_record
 from .repl import Repl
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @model_option
 @device_option
+@threads_option
 @num_crops_option
 @generation_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer, each on a line, not text.")

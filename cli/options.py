@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -11,6 +12,7 @@ import click
 
 from phi3v.errors import OptionError
 from phi3v.machine.device_table import DEVICE_VARIABLE, SPELLINGS, TABLE, DeviceName, split_device
+from phi3v.machine.threads import THREADS_VARIABLE
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -44,6 +46,21 @@ def _device_option(help_text: str) -> Callable[[_Command], _Command]:
 
 
 device_option = _device_option("Where to run; auto: the first that works of the devices the model is for.")
+
+
+def _set_threads(ctx: click.Context, _: click.Parameter, value: int | None) -> None:
+    """Say it by the environment, which a warm engine is told apart by and a batch's process inherits."""
+    if value is not None and not ctx.resilient_parsing:
+        os.environ[THREADS_VARIABLE] = str(value)
+
+
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    expose_value=False,
+    callback=_set_threads,
+    help=f"Threads that compute on the CPU. Default: ${THREADS_VARIABLE}, else one a core.",
+)
 pull_device_option = _device_option("Where it is to run; auto: the best for this machine.")
 build_device_option = click.option(
     "--device", type=click.Choice([*TABLE]), default="cpu", show_default=True, help="Device to build for."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .notices import say
-from .options import device_option, duration, model_option
+from .options import device_option, duration, model_option, threads_option
 
 if TYPE_CHECKING:
     from phi3v.machine.device_table import DeviceName
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @model_option
 @device_option
+@threads_option
 @click.option(
     "--keep-alive",
     "keep_alive_s",

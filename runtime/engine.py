@@ -164,6 +164,7 @@ def load(
     model: str | os.PathLike[str] | None = None,
     device: DeviceName | None = None,
     *,
+    threads: int | None = None,
     processor: Literal["phi3v", "genai"] = "phi3v",
 ) -> Engine:
     """Load a model: a folder, a pulled one by its name or `name:variant`, or the built-in one, "nano".
@@ -171,13 +172,16 @@ def load(
     Without one: `PHI3V_MODEL`, else the best pulled model that fits this machine, else, with a BuiltinModelWarning,
     the built-in one. `device` is "auto", "cpu", "cuda" ("cuda:1" is the second GPU), "webgpu" or "openvino"
     ("openvino:cpu", "openvino:gpu", "openvino:npu"); without one `PHI3V_DEVICE`, else "auto": the first that works of
-    those the model is for. `processor` "genai" drives genai's own multimodal processor instead of ours,
-    for comparison only. Raises only subclasses of Phi3VError.
+    those the model is for. `threads` is how many compute on the CPU; without it `PHI3V_THREADS`, else one a core.
+    `processor` "genai" drives genai's own multimodal processor instead of ours, for comparison only. Raises only
+    subclasses of Phi3VError.
     """
     if processor not in ("phi3v", "genai"):
         raise OptionError(f"processor is {processor!r}; allowed: 'phi3v', 'genai'")
     from .machine.device import choose_device, select_device, wanted_device
+    from .machine.threads import wanted_threads
 
+    computing = wanted_threads(threads)
     wanted = wanted_device(device)
     select_device(wanted)
     folder = ModelDir.open(resolve_model(model, wanted))
@@ -187,10 +191,10 @@ def load(
     if processor == "genai":
         from .genai.processor import GenaiProcessorBackend
 
-        return Engine(GenaiProcessorBackend(folder, chosen))
+        return Engine(GenaiProcessorBackend(folder, chosen, computing))
     from .genai.backend import GenaiBackend
 
-    return Engine(GenaiBackend(folder, chosen))
+    return Engine(GenaiBackend(folder, chosen, threads=computing))
 
 
 def _warn_of_builtin(folder: ModelDir) -> None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .errors import OptionError
-from .machine.threads import compute_threads
+from .machine.threads import wanted_threads
 from .types import MAX_CROPS, NumCrops
 
 CROP = 336
@@ -152,7 +152,7 @@ def stack(images: Sequence[HdImage]) -> tuple[Pixels, npt.NDArray[np.int64], lis
 
 def _run_all(tasks: Sequence[Callable[[], None]]) -> None:
     """Run tasks on as many threads as there are cores, if they are many: numpy leaves the interpreter to others."""
-    threads = min(_MOST_THREADS, compute_threads() or os.cpu_count() or 1)
+    threads = min(_MOST_THREADS, wanted_threads() or os.cpu_count() or 1)
     if threads == 1 or len(tasks) < _WORTH_THREADS:
         for task in tasks:
             task()

@@ -12,7 +12,7 @@ from phi3v.types import MAX_BATCH_SIZE
 
 from ..answer_options import answer_format_options
 from ..notices import announce_model, say
-from ..options import device_option, generation_options, model_option, num_crops_option, size
+from ..options import device_option, generation_options, model_option, num_crops_option, size, threads_option
 
 if TYPE_CHECKING:
     from phi3v.machine.device_table import DeviceName
@@ -28,6 +28,7 @@ _path = click.Path(path_type=Path)
 @click.option("--out", type=_path, required=True, metavar="FILE", help="Results: .jsonl, .csv or .parquet.")
 @model_option
 @device_option
+@threads_option
 @num_crops_option
 @generation_options
 @answer_format_options

@@ -22,7 +22,7 @@ from ..errors import InferenceError, MissingDependencyError, ModelFolderError, P
 from ..machine.cuda import installed, preload_cuda_libraries
 from ..machine.device_table import Device
 from ..machine.telemetry import switch_off_genais_telemetry
-from ..machine.threads import compute_threads
+from ..machine.threads import wanted_threads
 from ..models.folder import ModelDir
 from .cuda_graph import require_cuda_graph
 from .providers import set_providers
@@ -38,7 +38,8 @@ class GenaiModel:
     """A model folder loaded by onnxruntime-genai; makes generators over inputs.
 
     `cuda_graph` replays each decoding step as one recorded CUDA graph; OptionError if the folder's graphs cannot be
-    recorded. `threads` None takes one for each physical core. `records` says whether there is a CUDA graph.
+    recorded. `threads` None takes `PHI3V_THREADS`, or one for each physical core. `records` says whether there is a
+    CUDA graph.
     `rewinds`: its generators can go back to an earlier length and continue from there. Rewinding keeps the KV buffer
     and a CUDA graph's mask as they are, which is right only for a buffer that is written in place.
 
@@ -199,7 +200,7 @@ def load_model(
     """
     try:
         config = og.Config(str(folder.path))
-        count = compute_threads() if threads is None else threads
+        count = wanted_threads(threads)
         set_providers(og, config, folder, device, threads=count, cuda_graph=cuda_graph, sdpa_kernel=sdpa_kernel)
         if rewindable:
             config.overlay(json.dumps({"model": {"type": _REWINDABLE_TYPE}}))

@@ -29,8 +29,10 @@ class GenaiProcessorBackend(GenaiBackend):
     Pillow encoded.
     """
 
-    def __init__(self, folder: ModelDir, device: Device) -> None:
-        super().__init__(folder, device, rewindable=False)  # genai finds its processor by the model's type
+    def __init__(self, folder: ModelDir, device: Device, threads: int | None = None) -> None:
+        super().__init__(
+            folder, device, threads=threads, rewindable=False
+        )  # genai finds its processor by the model's type
         with mapped_errors("loading"):
             self._processor = self.loaded.handle.create_multimodal_processor()
 

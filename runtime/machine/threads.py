@@ -8,9 +8,28 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..errors import OptionError
 from .control_groups import OWN, ROOT, limits
 
+THREADS_VARIABLE = "PHI3V_THREADS"
 _CPUS = Path("/sys/devices/system/cpu")
+
+
+def wanted_threads(threads: int | None = None) -> int:
+    """The threads that were asked for, here or by `PHI3V_THREADS`, else `compute_threads`.
+
+    Raises OptionError for what is no number of 1 or more.
+    """
+    if threads is not None:
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise OptionError(f"threads is {threads!r}; allowed: 1 or more, or None for one a core")
+        return threads
+    named = os.environ.get(THREADS_VARIABLE)
+    if not named:
+        return compute_threads()
+    if not named.isdecimal() or int(named) < 1:
+        raise OptionError(f"{THREADS_VARIABLE} is {named!r}; allowed: 1 or more; unset it for one a core")
+    return int(named)
 
 
 def compute_threads(cpus: Path = _CPUS, cgroups: Path = ROOT, own: Path = OWN) -> int:

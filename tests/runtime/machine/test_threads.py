@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from phi3v.machine.threads import compute_threads
+import phi3v
+from phi3v.errors import OptionError
+from phi3v.machine.threads import compute_threads, wanted_threads
 
 
 @pytest.fixture
@@ -59,3 +61,25 @@ def test_the_quota_of_the_older_groups_counts_too(machine: Path, us: str, expect
 def test_a_system_that_does_not_say_leaves_it_to_onnx_runtime(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert threads(machine) == 0
+
+
+def test_threads_that_are_asked_for_come_before_the_variable_and_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PHI3V_THREADS", raising=False)
+    assert wanted_threads() == compute_threads()
+    monkeypatch.setenv("PHI3V_THREADS", "3")
+    assert (wanted_threads(), wanted_threads(5)) == (3, 5)
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, "2", 1.5])
+def test_what_is_no_number_of_threads_is_refused(threads: object) -> None:
+    with pytest.raises(OptionError, match=r"threads is .*; allowed: 1 or more"):
+        wanted_threads(threads)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="threads is"):
+        phi3v.load("nano", threads=threads)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("named", ["0", "all", "-2", "1.5"])
+def test_a_variable_that_is_no_number_of_threads_is_named(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.setenv("PHI3V_THREADS", named)
+    with pytest.raises(OptionError, match=f"PHI3V_THREADS is '{named}'; allowed: 1 or more"):
+        wanted_threads()
