@@ -42,7 +42,8 @@ WIDE, TALL, SQUARE = picture(500, 300), picture(200, 420), picture(64, 64)
 @pytest.fixture(scope="module")
 def folders(exports: Exports) -> dict[str, Path]:
     dims = {"layers": 4, "context": 8192, "original_context": SWITCH}
-    return {kind: exports.model(kind, seed=1, **dims) for kind in ("fp32", "int4")}
+    folders = {kind: exports.model(kind, seed=1, **dims) for kind in ("fp32", "int4")}
+    return folders | {"int8 prefill": exports.model("int4", prefill="int8", seed=1, **dims)}
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_each_answer_is_the_one_a_run_of_its_own_gives(engine: phi3v.Engine, nam
 class Margins(TokenChooser):
     """The likeliest token, and by how much it is the likeliest."""
 
-    plain = False  # type: ignore[assignment]
+    is_argmax = False  # type: ignore[assignment]
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,19 +125,20 @@ class Margins(TokenChooser):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["int4", "int8 prefill"])
 @pytest.mark.parametrize("name", [name for name in MIXTURES if "sampling" not in name])
-def test_int4_differs_from_a_run_of_its_own_at_near_ties_only(folders: dict[str, Path], name: str) -> None:
+def test_int4_differs_from_a_run_of_its_own_at_near_ties_only(folders: dict[str, Path], name: str, kind: str) -> None:
     # ONNX Runtime rounds one row of int4 otherwise than two, and rounding to int8 makes a few hundredths of that 1e-6
     # in a model as narrow as this; logits have a standard deviation of 1.9 here.
     requests = [dataclasses.replace(request, sampling=SamplingParams()) for request in MIXTURES[name]]
-    backend = GenaiBackend(ModelDir.open(folders["int4"]), "cpu")
+    backend = GenaiBackend(ModelDir.open(folders[kind]), "cpu")
     for request, found in zip(requests, phi3v.Engine(backend).generate_batch(requests), strict=True):
         assert isinstance(found, GenerationResult)
         chooser, inputs = Margins(), prepare(backend, request).inputs
         generation = backend.start(inputs, chooser, request.max_new_tokens)
         for token in found.token_ids:
             if generation.step() != token:
-                assert chooser.margins[-1] < 0.3
+                assert chooser.margins[-1] < 0.5
                 break
         generation.close()
 
