@@ -90,7 +90,7 @@ class _Tower:
         return out
 
     def _norm(self, x: Array, name: str) -> Array:
-        centred = x - x.mean(axis=1, keepdims=True)
+        centred: Array = x - x.mean(axis=1, keepdims=True)
         centred /= np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + _EPSILON)
         centred *= self._read(f"{name}.weight")
         centred += self._read(f"{name}.bias")

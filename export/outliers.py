@@ -54,5 +54,5 @@ def plant_outliers(
     elif name == EMBED:
         first = first_special_id(dims.decoder.vocab_size)
         tokens = [1, *(first + SPECIAL_TOKENS.index(token) for token in _TOKENS)]  # 1: the first of every prompt
-        values[np.ix_(tokens, outlier_channels(hidden))] *= outliers.get("tokens", 1)
+        values[np.array(tokens)[:, np.newaxis], outlier_channels(hidden)] *= outliers.get("tokens", 1)
     return values

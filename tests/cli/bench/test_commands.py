@@ -91,3 +91,14 @@ def test_parity_takes_an_image_under_its_old_name_too(tmp_path: Path) -> None:
     assert found["ids_equal"] is True
     assert found == measure("--picture")
     assert "--picture" not in help_of(["parity"])
+
+
+@pytest.mark.parametrize(
+    ("outliers", "message"),
+    [("norms", "not PLACE:FACTOR, such as norms:30"), ("biases:30", "use one of norms, projections, tokens")],
+)
+def test_outliers_that_cannot_be_planted_are_refused(tmp_path: Path, outliers: str, message: str) -> None:
+    done = CliRunner().invoke(main, ["bench", "synth", str(tmp_path / "out"), "--outliers", outliers])
+    assert done.exit_code != 0
+    assert message in " ".join(done.stderr.split())
+    assert not (tmp_path / "out").exists()
