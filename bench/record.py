@@ -38,6 +38,10 @@ _PACKAGES = (
 )
 
 
+SOURCE_FILE = "source.json"
+"""Where a package that was packed from a working copy says what `describe_source` said there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """A kind of record: its name and version, the key that holds when it was begun, and the command that makes one."""
@@ -154,10 +158,13 @@ def describe_packages() -> dict[str, str]:
 
 
 def describe_source() -> dict[str, Any]:
-    """Give our version, and the commit if this runs from a working copy."""
+    """Give our version, and the commit if this runs from a working copy or was packed from one (cuda_kit.py)."""
     from .. import __version__
 
     root = Path(__file__).resolve().parent.parent
+    if (packed := root / SOURCE_FILE).is_file():
+        found: dict[str, Any] = json.loads(packed.read_text(encoding="utf-8"))
+        return found
     commit = _run_git(root, "rev-parse", "HEAD")
     return {"version": __version__, "commit": commit, "dirty": bool(commit and _run_git(root, "status", "--porcelain"))}
 

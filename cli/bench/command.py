@@ -6,6 +6,7 @@ import click
 
 from .batch import batch
 from .compare import compare
+from .cuda_kit import cuda_kit
 from .cuda_table import cuda_table
 from .export_settings import export_settings
 from .gate import gate
@@ -27,7 +28,7 @@ def study() -> None:
     """Repeat the experiments behind today's defaults."""
 
 
-for _command in (run, compare, gate, parity, synth, session, batch, cuda_table, openvino_folder):
+for _command in (run, compare, gate, parity, synth, session, batch, cuda_table, cuda_kit, openvino_folder):
     bench.add_command(_command)
 for _command in (export_settings, nano_settings):
     study.add_command(_command)

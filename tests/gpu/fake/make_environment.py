@@ -17,7 +17,11 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CONSTRAINTS = HERE.parents[2] / ".ci" / "constraints.txt"
-WHEELS = ("onnxruntime-gpu==1.31.1", "onnxruntime-genai-cuda==0.18.0")
+VERSIONS = dict(line.split("==") for line in CONSTRAINTS.read_text().split())
+WHEELS = (
+    f"onnxruntime-gpu=={VERSIONS['onnxruntime']}",
+    f"onnxruntime-genai-cuda=={VERSIONS['onnxruntime-genai']}",
+)
 HEADERS = ("nvidia-cuda-runtime==13.0.96", "nvidia-cuda-crt==13.0.88")
 RUNTIME_PACKAGES = (
     "numpy", "pillow", "click", "rich", "tokenizers", "huggingface-hub", "filelock", "llguidance",
