@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ..errors import DeviceError, MissingDependencyError
-from .device_table import DeviceStatus
+from .device_table import TABLE, DeviceKind, DeviceStatus
 
 CUDA_LIBRARIES = {
     "libcudart.so.13": "nvidia-cuda-runtime",
@@ -84,10 +84,20 @@ def installed(distribution: str) -> str | None:
         return None
 
 
+def install_command(row: DeviceKind) -> str:
+    """What to type for a device's packages.
+
+    ONNX Runtime and genai come in two builds whose wheels overwrite each other's files, so the other one goes first.
+    """
+    rivals = [name for name in TABLE["cpu" if row.kind == "cuda" else "cuda"].packages if installed(name)]
+    removal = f"pip uninstall -y {' '.join(rivals)} && " if rivals else ""
+    return f"{removal}pip install 'phi3v[{row.extra}]'"
+
+
 def cuda_status() -> DeviceStatus:
     """Look for the CUDA wheels, a driver, a GPU that they have code for, and every library the provider loads."""
     if not installed("onnxruntime-genai-cuda"):
-        return DeviceStatus(False, "the CUDA build is not installed; run: pip install 'phi3v[cuda]'")
+        return DeviceStatus(False, f"the CUDA build is not installed; run: {install_command(TABLE['cuda'])}")
     found = gpus()
     if not found:
         number, _ = _read_choice()
