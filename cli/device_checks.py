@@ -20,7 +20,7 @@ _MOST_KINDS = 4
 
 def check_plugins() -> Iterator[Check]:
     """Yield one finding per plugin: package, library and adapter, or what to install."""
-    from phi3v.machine.cuda import installed
+    from phi3v.machine.cuda import install_command, installed
     from phi3v.machine.device_table import TABLE
 
     for row in TABLE.values():
@@ -28,7 +28,9 @@ def check_plugins() -> Iterator[Check]:
             continue
         version = installed(row.plugin.distribution)
         if version is None:
-            yield Check(row.kind, "note", f"not installed; it runs models on {row.title}", row.install)
+            beside = "; not beside the CUDA build, which this replaces" if installed("onnxruntime-genai-cuda") else ""
+            about = f"not installed; it runs models on {row.title}{beside}"
+            yield Check(row.kind, "note", about, install_command(row))
             continue
         library = row.library.get(sys.platform)
         about = f"{row.plugin.distribution} {version}{f', {library}' if library else ''}"

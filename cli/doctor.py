@@ -71,7 +71,7 @@ def _check_clashes() -> Iterator[Check]:
     for plain, cuda in _CLASHES:
         found = [f"{name} {version}" for name in (plain, cuda) if (version := installed(name))]
         if len(found) == 2:
-            remedy = f"pip uninstall -y {plain} {cuda} && pip install --force-reinstall 'phi3v[cuda]'"
+            remedy = f"pip uninstall -y {plain} {cuda} && pip install 'phi3v[cuda]'"
             yield Check(plain, "fail", f"{' and '.join(found)} overwrite each other's files", remedy)
         elif found:
             yield Check(found[0].split()[0], "ok", found[0].split()[1])
@@ -104,14 +104,22 @@ def _check_engine() -> Iterator[Check]:
 
 def _check_cuda() -> Iterator[Check]:
     from phi3v.errors import MissingDependencyError
-    from phi3v.machine.cuda import CUDA_LIBRARIES, find_problem, gpus, installed, missing_cuda_libraries
+    from phi3v.machine.cuda import (
+        CUDA_LIBRARIES,
+        find_problem,
+        gpus,
+        install_command,
+        installed,
+        missing_cuda_libraries,
+    )
+    from phi3v.machine.device_table import TABLE
 
     found = gpus()
     for gpu in found:
         about = f"{gpu.name}, {gpu.memory_bytes >> 20} MiB, compute capability {gpu.compute_capability}"
         yield Check("gpu", "ok", f"{about}, driver for CUDA {gpu.driver_cuda}")
     if not installed("onnxruntime-genai-cuda"):
-        hint = "pip uninstall -y onnxruntime-genai onnxruntime && pip install 'phi3v[cuda]'" if found else ""
+        hint = install_command(TABLE["cuda"]) if found else ""
         yield Check("cuda", "note", "the CUDA build is not installed; models run on the CPU", hint)
         return
     if found and (problem := find_problem(found[0])):

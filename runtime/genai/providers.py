@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import DeviceError
-from ..machine.cuda import gpus
+from ..machine.cuda import gpus, install_command
 from ..machine.device_table import Device, DeviceKind, row_of, split_device
 from ..machine.plugins import plugin_library
 from ..machine.webgpu import attention_on_cpu
@@ -87,7 +87,7 @@ def register(og: ModuleType, row: DeviceKind) -> None:
     except RuntimeError as exc:
         if "already registered" in str(exc):  # by somebody else in this process
             return
-        raise DeviceError(f"{row.plugin.distribution} does not load: {exc}; run: {row.install}") from exc
+        raise DeviceError(f"{row.plugin.distribution} does not load: {exc}; run: {install_command(row)}") from exc
 
 
 def provider_options(

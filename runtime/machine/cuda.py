@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ..errors import DeviceError, MissingDependencyError
-from .device_table import DeviceStatus
+from .device_table import TABLE, DeviceKind, DeviceStatus
 
 CUDA_LIBRARIES = {
     "libcudart.so.13": "nvidia-cuda-runtime",
@@ -52,6 +53,12 @@ and the wheels bring no PTX, from which a driver could compile for others.
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
+_CHOICE = "PHI3V_GPU_CHOICE"
+"""Set where a GPU was chosen, for the processes that inherit `VISIBLE`: JSON of [number, `VISIBLE`, `VISIBLE` before].
+
+Without it "cuda:1" in a child of a process on "cuda:1" would count the GPUs that its parent left visible.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
@@ -64,10 +71,9 @@ class Gpu:
 
 
 class _Driver:
-    """What this process has settled about the driver: it reads `CUDA_VISIBLE_DEVICES` once, when it is first asked."""
+    """Whether this process asked the driver, which reads `CUDA_VISIBLE_DEVICES` once: when it is first asked."""
 
     asked = False
-    chosen: int | None = None
 
 
 def installed(distribution: str) -> str | None:
@@ -78,14 +84,26 @@ def installed(distribution: str) -> str | None:
         return None
 
 
+def install_command(row: DeviceKind) -> str:
+    """What to type for a device's packages.
+
+    ONNX Runtime and genai come in two builds whose wheels overwrite each other's files, so the other one goes first.
+    """
+    rivals = [name for name in TABLE["cpu" if row.kind == "cuda" else "cuda"].packages if installed(name)]
+    removal = f"pip uninstall -y {' '.join(rivals)} && " if rivals else ""
+    return f"{removal}pip install 'phi3v[{row.extra}]'"
+
+
 def cuda_status() -> DeviceStatus:
     """Look for the CUDA wheels, a driver, a GPU that they have code for, and every library the provider loads."""
     if not installed("onnxruntime-genai-cuda"):
-        return DeviceStatus(False, "the CUDA build is not installed; run: pip install 'phi3v[cuda]'")
+        return DeviceStatus(False, f"the CUDA build is not installed; run: {install_command(TABLE['cuda'])}")
     found = gpus()
     if not found:
-        chosen = f" under number {_Driver.chosen}" if _Driver.chosen is not None else ""
-        return DeviceStatus(False, f"no NVIDIA driver with a GPU answers{chosen} (libcuda.so.1); check `nvidia-smi -L`")
+        number, _ = _read_choice()
+        chosen = "" if number is None else f" under number {number}"
+        library = library_name("libcuda.so.1")
+        return DeviceStatus(False, f"no NVIDIA driver with a GPU answers{chosen} ({library}); check `nvidia-smi -L`")
     if problem := find_problem(found[0]):
         return DeviceStatus(False, problem)
     try:
@@ -122,23 +140,50 @@ def _numbers(version: str) -> tuple[int, int]:
 def select_gpu(number: int) -> None:
     """Make one GPU the only one that this process sees, hence genai's: it runs on the first, whatever it is told.
 
-    `number` counts the GPUs that are visible now. A process can do so once, and not after it has asked the driver:
-    DeviceError.
+    `number` counts the GPUs that were visible before any choice. A process can choose until it, or another library in
+    it, asks the driver: then DeviceError for any other GPU.
     """
-    if number == _Driver.chosen or (number == 0 and _Driver.asked and _Driver.chosen is None):
+    chosen, visible = _read_choice()
+    if number == chosen:
         return
-    if _Driver.asked:
-        held = _Driver.chosen or 0
-        raise DeviceError(
-            f"this process already uses GPU {held}, and cannot change to {number}; load the model in another process, "
-            f"or set {VISIBLE}={number} before this one starts"
-        )
-    visible = os.environ.get(VISIBLE)
     numbers = visible.split(",") if visible is not None else None
     if numbers is not None and not number < len(numbers):
         raise DeviceError(f"device is 'cuda:{number}', and {VISIBLE}={visible} shows fewer GPUs")
-    os.environ[VISIBLE] = numbers[number] if numbers else str(number)
-    _Driver.chosen = number
+    name = numbers[number] if numbers else str(number)
+    if _driver_was_asked():
+        held = chosen or 0
+        if number == held:
+            return
+        raise DeviceError(
+            f"this process already uses GPU {held}, and cannot change to {number}; load the model in another process, "
+            f"or set {VISIBLE}={name} before this one starts"
+        )
+    os.environ[VISIBLE] = name
+    os.environ[_CHOICE] = json.dumps([number, name, visible])
+
+
+def _read_choice() -> tuple[int | None, str | None]:
+    """The GPU that was chosen, here or by a process that started this one, and which were visible before.
+
+    None and those that are visible now if none was, or if somebody set `VISIBLE` since.
+    """
+    now = os.environ.get(VISIBLE)
+    try:
+        number, then, before = json.loads(os.environ.get(_CHOICE, ""))
+    except (ValueError, TypeError):
+        return None, now
+    return (number, before) if then == now else (None, now)
+
+
+def _driver_was_asked() -> bool:
+    """Whether anything in this process has initialised the driver, as PyTorch may have; until then it refuses calls."""
+    if _Driver.asked or sys.platform == "win32":
+        return _Driver.asked
+    try:
+        driver = ctypes.CDLL("libcuda.so.1", mode=os.RTLD_NOLOAD)
+    except OSError:
+        return False
+    return bool(driver.cuDeviceGetCount(ctypes.byref(ctypes.c_int(0))) == 0)
 
 
 def gpus() -> list[Gpu]:

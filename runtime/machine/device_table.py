@@ -89,11 +89,6 @@ class DeviceKind:
     install_library: str = ""
 
     @property
-    def install(self) -> str:
-        """The command that brings what it needs from the package index."""
-        return f"pip install 'phi3v[{self.extra}]'"
-
-    @property
     def spelling(self) -> str:
         """What may be typed for it."""
         part = ":N" if self.numbered else ":" + "|".join(self.parts) if self.parts else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DeviceError, MissingDependencyError
-from .cuda import installed
+from .cuda import install_command, installed
 from .device_table import TABLE, DeviceKind, Plugin
 
 
@@ -18,7 +18,7 @@ def find_missing(row: DeviceKind) -> str | None:
     """What of a plugin's needs is not on this machine, and the command that brings it; None if all is there."""
     for package in row.packages:
         if not installed(package):
-            return f"the package {package} is not installed; run: {row.install}"
+            return f"the package {package} is not installed; run: {install_command(row)}"
     library = row.library.get(sys.platform)
     if library is not None and not _loads(library):
         return f"the library {library} cannot be loaded; run: {row.install_library}"
@@ -31,7 +31,9 @@ def plugin_library(plugin: Plugin) -> Path:
         return Path(importlib.import_module(plugin.module).get_library_path())
     except (ImportError, OSError, RuntimeError) as exc:
         row = next(row for row in TABLE.values() if row.plugin == plugin)
-        raise MissingDependencyError(f"{plugin.distribution} cannot be imported ({exc}); run: {row.install}") from exc
+        raise MissingDependencyError(
+            f"{plugin.distribution} cannot be imported ({exc}); run: {install_command(row)}"
+        ) from exc
 
 
 @cache

@@ -173,6 +173,12 @@ def fail(folder: str, device: str = "cuda") -> str:
     return ""
 
 
+def fail_behind_another_library(folder: str, device: str) -> str:
+    """The same, where somebody else has initialised the driver."""
+    ctypes.CDLL("libcuda.so.1").cuInit(0)
+    return fail(folder, device)
+
+
 def maps(folder: str, device: str) -> list[str]:
     """Shared libraries in memory once a folder is loaded on a device."""
     import phi3v

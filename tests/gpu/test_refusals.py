@@ -87,6 +87,13 @@ def test_the_gpu_that_is_chosen_is_the_one_that_is_judged(
     assert bool(message) == bool(said)
 
 
+def test_a_gpu_cannot_be_chosen_once_another_library_uses_the_first(run_probe: Probe, folder: Path) -> None:
+    env = {"FAKE_CUDA_SM": "90,90"}
+    said = run_probe("fail_behind_another_library", folder=folder, device="cuda:1", env=env)
+    assert said.startswith("DeviceError: this process already uses GPU 0, and cannot change to 1")
+    assert run_probe("fail_behind_another_library", folder=folder, device="cuda:0", env=env) == ""
+
+
 def test_the_cpu_loads_no_library_of_cuda(run_probe: Probe, folder: Path) -> None:
     def cuda_libraries(device: str) -> list[str]:
         names = run_probe("maps", folder=folder, device=device)

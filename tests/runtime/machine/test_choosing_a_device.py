@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 
 from phi3v.errors import DeviceError, OptionError
+from phi3v.machine import cuda, openvino, plugins, webgpu
 from phi3v.machine import device as choosing
-from phi3v.machine import openvino, plugins, webgpu
 from phi3v.machine.attention_check import AttentionFault
 from phi3v.machine.device import choose_device, same_device, wanted_device
 from phi3v.machine.device_table import TABLE, DeviceName, DeviceStatus, split_device, suited_devices
@@ -187,11 +187,36 @@ def test_each_wrong_machine_is_told_what_it_lacks_and_what_to_do(
 
 @pytest.mark.parametrize("wanted", ["webgpu", "openvino"])
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
-    monkeypatch.setattr(plugins, "installed", lambda _: None)
+    for module in (cuda, plugins):
+        monkeypatch.setattr(module, "installed", lambda _: None)
     with pytest.raises(DeviceError) as raised:
         choose_device(wanted, Model())
     said = f"the package onnxruntime-ep-{wanted} is not installed; run: pip install 'phi3v[{wanted}]'"
     assert str(raised.value).endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("here", "kind", "command"),
+    [
+        ([], "cuda", "pip install 'phi3v[cuda]'"),
+        (
+            ["onnxruntime-genai", "onnxruntime"],
+            "cuda",
+            "pip uninstall -y onnxruntime-genai onnxruntime && pip install 'phi3v[cuda]'",
+        ),
+        (["onnxruntime-genai", "onnxruntime"], "webgpu", "pip install 'phi3v[webgpu]'"),
+        (
+            ["onnxruntime-genai-cuda", "onnxruntime-gpu"],
+            "webgpu",
+            "pip uninstall -y onnxruntime-genai-cuda onnxruntime-gpu && pip install 'phi3v[webgpu]'",
+        ),
+    ],
+)
+def test_a_command_that_installs_takes_away_the_build_that_it_would_clash_with(
+    monkeypatch: pytest.MonkeyPatch, here: list[str], kind: str, command: str
+) -> None:
+    monkeypatch.setattr(cuda, "installed", lambda name: "1.0" if name in here else None)
+    assert cuda.install_command(TABLE[kind]) == command
 
 
 def test_a_missing_library_is_named_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """What is missing, too old or not there in the CUDA stack is named; a GPU can be chosen once in a process."""
 
 import os
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -71,9 +72,9 @@ def test_a_newer_driver_has_no_problem() -> None:
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver was not asked yet, and all GPUs are visible."""
     monkeypatch.setattr(cuda._Driver, "asked", False)
-    monkeypatch.setattr(cuda._Driver, "chosen", None)
-    monkeypatch.setenv(cuda.VISIBLE, "")
-    monkeypatch.delenv(cuda.VISIBLE)
+    for variable in (cuda.VISIBLE, cuda._CHOICE):
+        monkeypatch.setenv(variable, "")
+        monkeypatch.delenv(variable)
 
 
 @pytest.mark.usefixtures("fresh_process")
@@ -96,6 +97,53 @@ def test_a_second_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda._Driver, "asked", True)
     with pytest.raises(DeviceError, match=r"already uses GPU 1, and cannot change to 0; .* CUDA_VISIBLE_DEVICES=0"):
         select_device("cuda:0")
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_a_choice_that_came_to_nothing_does_not_change_what_the_next_one_counts() -> None:
+    """A load may end before it asks the driver, for a folder that does not exist."""
+    select_device("cuda:1")
+    select_device("cuda:0")
+    assert os.environ[cuda.VISIBLE] == "0"
+    select_device("cuda:2")
+    assert os.environ[cuda.VISIBLE] == "2"
+
+
+@pytest.mark.usefixtures("fresh_process")
+@pytest.mark.parametrize(("visible", "left"), [(None, ["1", "0", "1"]), ("4,6", ["6", "4", "6"])])
+def test_a_process_counts_as_the_one_that_started_it(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, left: list[str]
+) -> None:
+    if visible is not None:
+        monkeypatch.setenv(cuda.VISIBLE, visible)
+    command = (
+        f"import os; from phi3v.machine.device import select_device as s; s('cuda:NUMBER'); "
+        f"print(os.environ['{cuda.VISIBLE}'])"
+    )
+    select_device("cuda:1")
+    found = [os.environ[cuda.VISIBLE]]
+    for number in "01":
+        done = subprocess.run(
+            [sys.executable, "-c", command.replace("NUMBER", number)], capture_output=True, text=True, check=True
+        )
+        found.append(done.stdout.strip())
+    assert found == left
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_a_variable_that_was_set_since_the_choice_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    select_device("cuda:1")
+    monkeypatch.setenv(cuda.VISIBLE, "5,7")
+    select_device("cuda:1")
+    assert os.environ[cuda.VISIBLE] == "7"
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_a_refused_choice_names_the_gpu_as_the_variable_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cuda.VISIBLE, "4,6")
+    monkeypatch.setattr(cuda._Driver, "asked", True)
+    with pytest.raises(DeviceError, match=r"or set CUDA_VISIBLE_DEVICES=6 before this one starts"):
+        select_device("cuda:1")
 
 
 @pytest.mark.usefixtures("fresh_process")
