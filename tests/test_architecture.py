@@ -115,7 +115,10 @@ def test_one_file_of_the_runtime_imports_genai() -> None:
         named = any(name.split(".")[0] == "onnxruntime_genai" for name in imported_names(source, package))
         if named or 'import_module("onnxruntime_genai' in source:
             importing.add(path.relative_to(ROOT).as_posix())
-    assert importing == {"runtime/genai/model.py", "export/decoder_builder.py"}  # the exporter takes genai's model builder
+    assert importing == {
+        "runtime/genai/model.py",
+        "export/decoder_builder.py",
+    }  # the exporter takes genai's model builder
 
 
 def test_the_public_names_are_these_fifteen() -> None:

@@ -127,7 +127,7 @@ def find_problem(gpu: Gpu) -> str | None:
     if major not in BUILT_FOR or minor < BUILT_FOR[major]:
         return (
             f"{gpu.name} has compute capability {gpu.compute_capability}, and ONNX Runtime's CUDA build has code for "
-            "7.5, 8.x, 9.0 and 12.x only; take the CPU (--device cpu), or another GPU with device='cuda:NUMBER'"
+            "7.5, 8.x, 9.0 and 12.x only; take the CPU (--device cpu), or another GPU (--device cuda:NUMBER)"
         )
     return None
 

@@ -53,7 +53,7 @@ def test_a_gpu_without_code_in_the_wheels_is_named_with_what_there_is(capability
     assert problem.startswith(
         f"A GPU has compute capability {capability}, and ONNX Runtime's CUDA build has code for 7.5"
     )
-    assert "take the CPU (--device cpu), or another GPU with device='cuda:NUMBER'" in problem
+    assert "take the CPU (--device cpu), or another GPU (--device cuda:NUMBER)" in problem
 
 
 @pytest.mark.parametrize("newest", ["11.8", "12.8", "12.9"])
