@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..options import build_device_option, precision_option
+from ..options import build_device_option, precision_option, prefill_option
 from ..progress import progress_bar
 from .options import path_type
 
@@ -26,6 +26,7 @@ def _outliers_type(text: str) -> tuple[str, float]:
 @click.option("--layers", type=click.IntRange(min=1), help="Decoder layers. Default: 2 (tiny), 32 (full).")
 @precision_option
 @build_device_option
+@prefill_option
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
     "--outliers",
@@ -41,6 +42,7 @@ def synth(
     layers: int | None,
     precision: str,
     device: str,
+    prefill: str,
     seed: int,
     outliers: tuple[tuple[str, float], ...],
 ) -> None:
@@ -54,7 +56,8 @@ def synth(
     require_random_model(out / "model")
     dims = full_dims(layers=layers or 32) if size == "full" else tiny_dims(layers=layers or 2)
     checkpoint = write_random_checkpoint(out / "checkpoint", dims, seed, outliers=dict(outliers))
+    how = {"precision": precision, "device": device, "prefill": prefill}
     with progress_bar() as progress:
-        export_model(checkpoint, out / "model", precision=precision, device=device, overwrite=True, progress=progress)
+        export_model(checkpoint, out / "model", overwrite=True, progress=progress, **how)
     click.echo("random weights: answers of this model mean nothing", err=True)
     click.echo(str(out / "model"))
