@@ -56,8 +56,15 @@ def synth(
     require_random_model(out / "model")
     dims = full_dims(layers=layers or 32) if size == "full" else tiny_dims(layers=layers or 2)
     checkpoint = write_random_checkpoint(out / "checkpoint", dims, seed, outliers=dict(outliers))
-    how = {"precision": precision, "device": device, "prefill": prefill}
     with progress_bar() as progress:
-        export_model(checkpoint, out / "model", overwrite=True, progress=progress, **how)
+        export_model(
+            checkpoint,
+            out / "model",
+            precision=precision,
+            device=device,
+            prefill=prefill,
+            overwrite=True,
+            progress=progress,
+        )
     click.echo("random weights: answers of this model mean nothing", err=True)
     click.echo(str(out / "model"))
