@@ -165,6 +165,7 @@ def load(
     device: DeviceName | None = None,
     *,
     threads: int | None = None,
+    cuda_graph: bool = False,
     processor: Literal["phi3v", "genai"] = "phi3v",
 ) -> Engine:
     """Load a model: a folder, a pulled one by its name or `name:variant`, or the built-in one, "nano".
@@ -173,6 +174,8 @@ def load(
     the built-in one. `device` is "auto", "cpu", "cuda" ("cuda:1" is the second GPU), "webgpu" or "openvino"
     ("openvino:cpu", "openvino:gpu", "openvino:npu"); without one `PHI3V_DEVICE`, else "auto": the first that works of
     those the model is for. `threads` is how many compute on the CPU; without it `PHI3V_THREADS`, else one a core.
+    `cuda_graph` replays each token on an NVIDIA GPU as one recorded graph, which is faster; answers are then given one
+    after the other, and sessions read their images again.
     `processor` "genai" drives genai's own multimodal processor instead of ours, for comparison only. Raises only
     subclasses of Phi3VError.
     """
@@ -182,6 +185,8 @@ def load(
     from .machine.threads import wanted_threads
 
     computing = wanted_threads(threads)
+    if cuda_graph and processor == "genai":
+        raise OptionError("cuda_graph=True needs processor='phi3v'; leave one of the two out")
     wanted = wanted_device(device)
     select_device(wanted)
     folder = ModelDir.open(resolve_model(model, wanted))
@@ -194,7 +199,7 @@ def load(
         return Engine(GenaiProcessorBackend(folder, chosen, computing))
     from .genai.backend import GenaiBackend
 
-    return Engine(GenaiBackend(folder, chosen, threads=computing))
+    return Engine(GenaiBackend(folder, chosen, threads=computing, cuda_graph=cuda_graph))
 
 
 def _warn_of_builtin(folder: ModelDir) -> None:

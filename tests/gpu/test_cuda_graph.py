@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import phi3v
 from phi3v.backend import ModelInputs
 from phi3v.errors import OptionError
 from phi3v.export.build import export_model
@@ -60,6 +61,13 @@ def test_vision_without_options_of_its_own_is_refused(cuda_folder: Path, tmp_pat
 def test_a_cuda_graph_on_the_cpu_is_refused(cpu_folder: Path) -> None:
     with pytest.raises(OptionError, match="needs the device cuda"):
         GenaiBackend(ModelDir.open(cpu_folder), "cpu", cuda_graph=True)
+
+
+def test_load_takes_a_cuda_graph(cpu_folder: Path) -> None:
+    with pytest.raises(OptionError, match="needs the device cuda"):
+        phi3v.load(cpu_folder, "cpu", cuda_graph=True)
+    with pytest.raises(OptionError, match="leave one of the two out"):
+        phi3v.load(cpu_folder, "cpu", cuda_graph=True, processor="genai")
 
 
 @pytest.fixture(scope="module")
