@@ -140,7 +140,9 @@ def _check_cuda() -> Iterator[Check]:
 
 def _check_model(model: str | None, nodes: bool) -> Iterator[Check]:
     from phi3v import Phi3VError
+    from phi3v.errors import OptionError
     from phi3v.machine.device import wanted_device
+    from phi3v.machine.device_table import DEVICE_VARIABLE
     from phi3v.models.folder import MODEL_VARIABLE, ModelDir
     from phi3v.models.local import resolve_model
 
@@ -148,7 +150,12 @@ def _check_model(model: str | None, nodes: bool) -> Iterator[Check]:
 
     title = "model" if model else "default model"
     try:
-        folder = ModelDir.open(resolve_model(model, wanted_device(None)))
+        device = wanted_device(None)
+    except OptionError as exc:
+        yield Check("device", "fail", str(exc), f"unset {DEVICE_VARIABLE}")
+        device = "auto"
+    try:
+        folder = ModelDir.open(resolve_model(model, device))
     except Phi3VError as exc:
         variable = None if model else os.environ.get(MODEL_VARIABLE)  # no model is an error only if one was named
         remedy = f"unset {MODEL_VARIABLE}" if variable else ""

@@ -9,9 +9,10 @@ from typing import Any
 
 from ..errors import ModelFolderError
 from ..machine.device_table import Device, row_of, split_device
+from ..machine.openvino import openvino_part
 from ..machine.plugins import plugin_devices
 from ..models.folder import ModelDir
-from .providers import graph_files, provider_options
+from .providers import graph_files, provider_options, require_free_graphs
 
 _CPU = "CPUExecutionProvider"
 _RECORD = "session.record_ep_graph_assignment_info"
@@ -33,6 +34,8 @@ class Placement:
 
 def place_nodes(folder: ModelDir, device: Device) -> list[Placement]:
     """Load each graph of a model on a device, one after the other. Raises Phi3VError."""
+    if row_of(device).plugin is not None:
+        require_free_graphs(folder, row_of(device))
     files = graph_files(folder)
     return [_place(graph, files[graph], folder, device) for graph in ("vision", "embedding", "decoder")]
 
@@ -60,8 +63,8 @@ def _add_provider(options: Any, folder: ModelDir, device: Device) -> list[str] |
     row = row_of(device)
     if row.plugin is None:
         return ["CUDAExecutionProvider", _CPU] if device == "cuda" else [_CPU]
-    part = split_device(device)[1].upper()
-    there = [d for d in plugin_devices(row.plugin) if not part or dict(d.ep_metadata).get("ov_device") == part]
+    part = split_device(device)[1]
+    there = [d for d in plugin_devices(row.plugin) if not part or openvino_part(dict(d.ep_metadata)) == part]
     chosen = {name: value for name, value in provider_options(row, folder, device).items() if name != row.part_option}
     options.add_provider_for_devices(there[:1], chosen)
     return None

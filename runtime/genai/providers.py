@@ -40,7 +40,7 @@ def set_providers(
     """Make `config` run all three graphs on one device. Raises DeviceError or MissingDependencyError."""
     row = row_of(device)
     if row.plugin is not None:
-        _require_free_graphs(folder, row)
+        require_free_graphs(folder, row)
         register(og, row)
     config.clear_providers()
     if row.provider is not None:
@@ -52,7 +52,7 @@ def set_providers(
     config.overlay(json.dumps({"model": dict.fromkeys(graphs, options)}))
 
 
-def _require_free_graphs(folder: ModelDir, row: DeviceKind) -> None:
+def require_free_graphs(folder: ModelDir, row: DeviceKind) -> None:
     """Refuse a folder that ties vision or embedding to another provider: genai lets nobody untie them."""
     sections = _read_sections(folder)
     tied = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..errors import Phi3VError
 from .device_table import TABLE, DeviceStatus
 from .plugins import find_missing, plugin_devices
@@ -32,9 +34,14 @@ def openvino_parts() -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for part, _ in openvino_devices()))
 
 
+def openvino_part(about: Mapping[str, str]) -> str:
+    """Which part a device is, by its metadata. OpenVINO numbers several of a kind: "GPU.0", "GPU.1"."""
+    return about.get("ov_device", "").lower().partition(".")[0]
+
+
 def openvino_devices() -> list[tuple[str, str]]:
     """(part, full name) of each device that OpenVINO lists. Raises Phi3VError."""
     assert _ROW.plugin is not None
     listed = (dict(device.ep_metadata) for device in plugin_devices(_ROW.plugin))
-    parts = ((str(about.get("ov_device", "")).lower().partition(".")[0], about) for about in listed)
+    parts = ((openvino_part(about), about) for about in listed)
     return [(part, str(about.get("FULL_DEVICE_NAME", part))) for part, about in parts if part in _ROW.parts]

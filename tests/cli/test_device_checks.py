@@ -1,9 +1,15 @@
 """What `phi3v doctor` says of plugins on each machine, and of where nodes run."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 
 from phi3v.cli.check import Check
 from phi3v.cli.device_checks import check_placement, check_plugins
+from phi3v.errors import DeviceError
+from phi3v.genai.placement import place_nodes
 from phi3v.machine import cuda, openvino, plugins, webgpu
 from phi3v.machine.attention_check import AttentionFault
 from phi3v.machine.vulkan import Adapter
@@ -95,3 +101,17 @@ def test_every_node_of_the_built_in_model_runs_on_the_cpu() -> None:
     counted = [part.split(" ") for part in checks["cpu nodes"].detail.split("; ")]
     assert [words[0] for words in counted] == ["vision", "embedding", "decoder"]
     assert all(words[1] == words[3] for words in counted)
+
+
+def test_nodes_of_a_folder_that_is_tied_to_cuda_are_not_placed_where_it_does_not_load(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(BUILTIN, tmp_path / "tied"))
+    (folder / "phi3v.json").unlink()
+    config = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
+    config["model"]["vision"]["session_options"] = {"provider_options": [{"cuda": {}}]}
+    (folder / "genai_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(DeviceError, match=r"was made for cuda, .* --device webgpu`"):
+        place_nodes(ModelDir.open(folder), "webgpu")
+
+
+def test_one_of_several_intel_gpus_is_the_part_gpu() -> None:
+    assert [openvino.openvino_part({"ov_device": name}) for name in ("CPU", "GPU.0", "GPU.1")] == ["cpu", "gpu", "gpu"]
