@@ -21,7 +21,7 @@ def export(
 ) -> None:
     """Build the model folder OUT from a Hugging Face CHECKPOINT folder of Phi-3-vision (safetensors).
 
-    Works layer by layer in less than 1 GB of memory. An interrupted build leaves nothing behind that would load.
+    Works layer by layer in about 1 GB of memory. An interrupted build leaves nothing behind that would load.
     """
     from phi3v.export.build import export_model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +33,14 @@ def info(target: str, model: str | None, matrices: bool) -> None:
 
 
 def _describe_model(folder: Path, matrices: bool) -> None:
+    from phi3v.models.files import name_in_errors
     from phi3v.models.folder import ModelDir
-    from phi3v.models.manifest import Manifest
+    from phi3v.models.manifest import MANIFEST, Manifest
 
     model = ModelDir.open(folder)
+    plans = (Manifest.find(folder) or Manifest()).extra.get("prefill") or {}
+    with name_in_errors(folder / MANIFEST):  # before anything is printed
+        prefill, table = _summarise_prefill(plans), _list_matrices(plans)
     switch = model.original_context_length
     click.echo(f"{model.path}: {model.precision or 'published build'}, built for {model.built_for}")
     for line in model_notices(model, named=True):
@@ -44,37 +48,38 @@ def _describe_model(folder: Path, matrices: bool) -> None:
     click.echo(f"devices    {', '.join(model.devices)}")
     for part, size in model.graphs.items():
         click.echo(f"{part:10} {size / 1e6:10.1f} MB")
-    plans = (Manifest.find(folder) or Manifest()).extra.get("prefill") or {}
-    click.echo(f"prefill    {_summarise_prefill(plans)}")
+    click.echo(f"prefill    {prefill}")
     click.echo(f"context    {model.context_length} tokens" + (f", LongRoPE switch at {switch}" if switch else ""))
     click.echo(f"KV cache   {model.kv_bytes_per_token} bytes per token")
     click.echo(f"num_crops  {model.num_crops} by default")
     if matrices and plans:
-        _print_matrices(plans)
+        _print_columns(table)
 
 
 def _summarise_prefill(plans: Mapping[str, Mapping[str, Any]]) -> str:
     """Say how prompts are multiplied; `plans` is the manifest's "prefill"."""
     if not plans:
-        return "as a token"
+        return "in the same weights as single tokens"
     rows = [plan for plan in plans.values() if plan["rows"]]
     beside = sum(plan["outliers"] > 0 for plan in rows)
     return f"row-wise int8 for {len(rows)} of {len(plans)} matrices, {beside} of them with outlier columns in float32"
 
 
-def _print_matrices(plans: Mapping[str, Mapping[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("matrix", "prefill", "outliers", "loss", "in blocks", "outlier ratio", box=None)
+def _list_matrices(plans: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """A row of titles, then one a matrix."""
+    rows = [["matrix", "prefill", "outliers", "loss", "in blocks", "outlier ratio"]]
     for name, plan in plans.items():
+        short = name.replace("vision_embed_tokens.img_processor.vision_model.encoder", "vision").removeprefix("model.")
         values = (plan["outliers"], plan["loss"], plan["loss_in_blocks"], plan["outlier_ratio"])
-        table.add_row(
-            name.replace("vision_embed_tokens.img_processor.vision_model.encoder", "vision").removeprefix("model."),
-            "int8" if plan["rows"] else "blocks",
-            *map(str, values),
-        )
-    Console().print(table)
+        rows.append([short, "int8" if plan["rows"] else "blocks", *map(str, values)])
+    return rows
+
+
+def _print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under each other, whole at any width of the terminal: names that were cut could not be told apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _describe_image(target: str, model: str | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import DiskSpaceError, MissingDependencyError, ModelFolderError
+from ..errors import DiskSpaceError, MissingDependencyError, ModelFolderError, OptionError
 from ..models.folder import GENAI_CONFIG
 from ..models.manifest import has_manifest
 from .precision import Recipe, folder_bytes, recipe
@@ -27,12 +27,13 @@ def _extra_needed() -> Iterator[None]:
 
 
 with _extra_needed():
-    from .calibrate import MatrixPlan, default_calibration, describe_plans, plan_prefill, planned_bytes
-    from .calibration import Calibration
+    from .calibrate import MatrixPlan, describe_plans, plan_prefill, planned_bytes
+    from .calibration import Calibration, default_calibration
     from .checkpoint import Checkpoint
     from .config_files import copy_tokenizer, write_genai_config, write_manifest, write_processor_config
     from .decoder import write_decoder
     from .decoder_builder import import_builder
+    from .dims import VISION
     from .embedding import write_embedding
     from .vision import write_vision
 
@@ -56,10 +57,12 @@ def export_model(
     the CPU, which multiply prompts and images; `calibration`, prompts with their images, tells for which matrices, None
     takes some that are drawn. Builds beside `out` and renames at the end. `overwrite` replaces an older model folder,
     and nothing else.
-    Raises CheckpointError, OptionError, DiskSpaceError, ModelFolderError (`out` is taken or cannot be made) or
-    MissingDependencyError.
+    Raises CheckpointError, OptionError, PromptError (of `calibration`), DiskSpaceError, MissingDependencyError or
+    ModelFolderError (`out` is taken or cannot be made).
     """
     how, target = recipe(precision, device, block_size, prefill), Path(out).absolute()
+    if calibration is not None and not how.int8_prefill:
+        raise OptionError(f"calibration is for prefill int8, and prefill is {prefill}; leave one of them out")
     source = Checkpoint.open(Path(checkpoint))
     with _usable(target):
         _check_target(target, overwrite, source.path)
@@ -72,7 +75,7 @@ def export_model(
     try:
         with _usable(target):
             partial.mkdir()
-        _build(source, partial, how, progress, calibration or default_calibration())
+        _build(source, partial, how, progress, calibration)
         _check_target(target, overwrite, source.path)  # another build may have finished first
         _install(partial, target)
     except BaseException:
@@ -81,11 +84,14 @@ def export_model(
     return Path(out)
 
 
-def _build(source: Checkpoint, folder: Path, how: Recipe, progress: Progress | None, calibration: Calibration) -> None:
+def _build(
+    source: Checkpoint, folder: Path, how: Recipe, progress: Progress | None, calibration: Calibration | None
+) -> None:
     meter = Meter(source.nbytes, progress)
     plans: dict[str, MatrixPlan] = {}
     if how.int8_prefill:
         assert how.decoder is not None
+        calibration = default_calibration() if calibration is None else calibration
         images = any(images for _, images in calibration)
         # Beyond the export's own reading, calibration reads all of it once, and the int8 weights the decoder's layers.
         read = planned_bytes(source, images=images) + planned_bytes(source, images=False)
@@ -107,7 +113,7 @@ def _build(source: Checkpoint, folder: Path, how: Recipe, progress: Progress | N
         dtype=how.dtype,
         quantization=how.decoder,
         head=how.head,
-        rows=rows,
+        rows={name: outliers for name, outliers in rows.items() if not name.startswith(VISION)},
     )
     copy_tokenizer(source, folder)
     write_processor_config(folder, source.num_crops)

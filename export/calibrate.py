@@ -15,21 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import OptionError
-from .calibration import Calibration, CalibrationInputs, default_calibration, prepare_calibration
+from .calibration import Calibration, CalibrationInputs, prepare_calibration
 from .checkpoint import Checkpoint
 from .dims import EMBED, FINAL_NORM, LM_HEAD, tensor_shapes, vision_shapes
 from .forward_decoder import Array, run_decoder
 from .forward_vision import run_vision
 from .matrix import Matrix
+from .precision import outlier_counts
 from .quantize import BlockQuantization, dequantize_rows, quantize_rows
-
-__all__ = ["MatrixPlan", "default_calibration", "describe_plans", "plan_prefill", "planned_bytes"]
-
-OUTLIER_COUNTS = (0, 8, 16, 32, 64)
-"""How many columns are tried in float32, the fewest first: 64 of 3072 add a fifth to the product's time."""
-
-_COLUMNS_PER_OUTLIER = 8
-"""An eighth of the columns at most: float32 is eight times as slow as int8, so more would take longer than blocks."""
 
 _SAMPLED_TOKENS, _SAMPLED_OUTPUTS = 512, 256
 
@@ -61,7 +54,8 @@ def plan_prefill(
 
     A plan's key is the first checkpoint tensor of what is multiplied at once; the head has none. `decoder` and `vision`
     are today's blocks. Reports its reading through `checkpoint.on_read`, `planned_bytes` in all. Raises OptionError for
-    a calibration that is empty, too long, or without the image that the vision tower needs.
+    a calibration that is empty, too long, or without the image that the vision tower needs, PromptError for a prompt
+    that does not name its images, and CheckpointError for a tokenizer that has more tokens than the model.
     """
     inputs = prepare_calibration(checkpoint, calibration)
     if vision is not None and not inputs.images:
@@ -145,8 +139,8 @@ def plan_matrix(weight: Array, x: Array, blocks: BlockQuantization) -> MatrixPla
     exact = x @ weight.T
     today = _measure(exact, multiply_in_blocks(weight, x, blocks))
     order, maxima = _rank_columns(x), np.abs(x).max(axis=0)
-    ratio = float(maxima.max() / max(np.median(maxima), np.finfo(np.float32).tiny))
-    for count in (n for n in OUTLIER_COUNTS if n * _COLUMNS_PER_OUTLIER <= x.shape[1]):
+    ratio = float(maxima.max()) / max(float(np.median(maxima)), float(np.finfo(np.float32).tiny))
+    for count in outlier_counts(x.shape[1]):
         outliers = np.sort(order[:count])
         found = _measure(exact, multiply_rows(weight, x, outliers))
         if found.within(today, blocks.bits):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from ..errors import OptionError
+from ..errors import CheckpointError, OptionError
 from ..hd import CROP, HdImage, transform
 from ..prompt import PromptLayout
 from ..tokenizer import Tokenizer
@@ -53,7 +53,8 @@ def default_calibration() -> list[tuple[str, list[Image.Image]]]:
 def prepare_calibration(checkpoint: Checkpoint, calibration: Calibration) -> CalibrationInputs:
     """Tokenise the prompts and cut each image into one crop beside the global one.
 
-    Raises OptionError if there is nothing to calibrate on, or more than MOST_TOKENS.
+    Raises OptionError if there is nothing to calibrate on, or more than MOST_TOKENS; CheckpointError for a token that
+    the model has no embedding of; PromptError for a prompt that does not name its images.
     """
     tokenizer = Tokenizer(checkpoint.path / "tokenizer.json")
     ids, images = [], []
@@ -64,6 +65,9 @@ def prepare_calibration(checkpoint: Checkpoint, calibration: Calibration) -> Cal
         images += crops
         if (total := sum(map(len, ids))) > MOST_TOKENS:
             raise OptionError(f"the calibration prompts have over {total} tokens; allowed: {MOST_TOKENS}; give fewer")
+        if (largest := int(ids[-1].max())) >= (size := checkpoint.dims.decoder.vocab_size):
+            file = checkpoint.path / "tokenizer.json"
+            raise CheckpointError(f"{file} numbers a token {largest}, beyond config.json's vocab_size {size}")
     if not ids:
         raise OptionError("there is no prompt to calibrate on; give one or more, or leave the choice to phi3v")
     return CalibrationInputs(ids, images)

@@ -18,6 +18,12 @@ BLOCK_SIZES = (16, 32, 64, 128, 256)
 PREFILLS = ("int4", "int8")
 """What int4 folders for the CPU multiply a prompt in: the blocks that a token takes too, or row-wise int8."""
 
+OUTLIER_COUNTS = (0, 8, 16, 32, 64)
+"""How many columns row-wise int8 may leave in float32, the fewest first: 64 of 3072 add a fifth to a product's time."""
+
+_COLUMNS_PER_OUTLIER = 8
+"""An eighth of the columns at most: float32 is eight times as slow as int8, so more would take longer than blocks."""
+
 _REFUSED = {
     ("fp32", "cuda"): "ONNX Runtime's fused CUDA attention takes float16 only: use fp16 or int4 on a GPU",
     ("fp16", "openvino"): "OpenVINO cannot convert the vision tower's QuickGelu in float16: use int4 or fp32",
@@ -40,7 +46,7 @@ class Recipe:
     """How one build stores and computes; None means unquantised. `head`: the matrix before the logits.
 
     `device` is what the graphs are made for, `devices` the kinds of devices that the build runs on. `int8_prefill`:
-    prompts and images are multiplied in row-wise int8 where that is no further from the truth.
+    prompts and images are multiplied in row-wise int8 where that loses little enough (calibrate.py).
     """
 
     precision: str
@@ -82,6 +88,11 @@ def recipe(precision: str, device: str, block_size: int | None = None, prefill: 
     return Recipe(precision, device, devices, dtype, table, decoder, head, vision)
 
 
+def outlier_counts(columns: int) -> list[int]:
+    """The numbers of outlier columns that a matrix of so many columns may have, ascending."""
+    return [count for count in OUTLIER_COUNTS if count * _COLUMNS_PER_OUTLIER <= columns]
+
+
 def folder_bytes(dims: ModelDims, how: Recipe) -> int:
     """Upper estimate of the bytes a build writes, within a few per cent."""
     vision = vision_shapes(dims)
@@ -94,8 +105,9 @@ def folder_bytes(dims: ModelDims, how: Recipe) -> int:
         quantization = how.vision if name in vision else how.head if name == LM_HEAD else how.decoder
         plain = quantization is None or len(shape) != 2 or name.startswith(f"{VISION}img_processor.vision_model.emb")
         total += values * how.dtype.itemsize if plain else _quantized_bytes(values, quantization, how)
-        if how.int8_prefill and len(shape) == 2 and name not in vision and name != LM_HEAD:
-            total += values  # the same weights in row-wise int8
+        if how.int8_prefill and not plain and name != LM_HEAD:
+            # The decoder's weights again in row-wise int8, the tower's instead; of both, outlier columns in float32.
+            total += (0 if name in vision else values) + 4 * shape[0] * outlier_counts(shape[1])[-1]
     rotary = dims.decoder.head_size * how.dtype.itemsize  # cosines and sines of half the head, for every position
     return int(1.02 * (total + rotary * dims.decoder.max_position_embeddings)) + (4 << 20)
 

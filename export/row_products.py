@@ -110,9 +110,9 @@ class RowProducts(Generic[V]):
         least = nodes.op("Neg", nodes.op("ReduceMin", rows, last, keepdims=1))
         furthest = nodes.op("Max", most, least, nodes.constant(_LEAST))
         scales = nodes.op("Mul", furthest, nodes.constant(np.float32(1 / 127)))
-        # Outlier columns of `x` saturate here, and meet weights of zero.
         row_scales = nodes.op("Reshape", scales, last)
         zeros = nodes.op("Expand", nodes.constant(np.array([128], dtype=np.uint8)), nodes.op("Shape", row_scales))
+        # Outlier columns of `x` saturate here, and meet weights of zero.
         self._quantised[x, outliers] = nodes.op("QuantizeLinear", x, row_scales, zeros, axis=0), scales
         return self._quantised[x, outliers]
 

@@ -19,8 +19,8 @@ from processes import PATIENCE_S, PHI3V, started
 
 from phi3v.cli.check import Check
 from phi3v.cli.doctor import print_checks
-from phi3v.cli.options import block_size_option, build_device_option, precision_option
-from phi3v.export.precision import BLOCK_SIZES, DEVICES, PRECISIONS
+from phi3v.cli.options import block_size_option, build_device_option, precision_option, prefill_option
+from phi3v.export.precision import BLOCK_SIZES, DEVICES, PRECISIONS, PREFILLS
 
 
 def run(*arguments: str, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
@@ -183,8 +183,13 @@ def test_doctor_prints_pips_extras_as_they_are(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("option", "allowed"),
-    [(precision_option, PRECISIONS), (build_device_option, DEVICES), (block_size_option, map(str, BLOCK_SIZES))],
-    ids=["precision", "device", "block size"],
+    [
+        (precision_option, PRECISIONS),
+        (build_device_option, DEVICES),
+        (block_size_option, map(str, BLOCK_SIZES)),
+        (prefill_option, PREFILLS),
+    ],
+    ids=["precision", "device", "block size", "prefill"],
 )
 def test_the_command_line_offers_what_the_exporter_takes(option: Callable[..., Any], allowed: Iterable[str]) -> None:
     kind = option(click.Command("export")).params[0].type

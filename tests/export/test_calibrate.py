@@ -1,5 +1,6 @@
 """Prefill's plan: outliers are found where they are, in the model's own activations, within bounded memory."""
 
+import json
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,10 @@ import pytest
 from PIL import Image
 
 from phi3v.bench.reference import ReferenceModel
-from phi3v.errors import OptionError
+from phi3v.errors import CheckpointError, OptionError
 from phi3v.export.calibrate import (
     MatrixPlan,
-    default_calibration,
+    describe_plans,
     embed,
     multiply_in_blocks,
     multiply_rows,
@@ -23,7 +24,7 @@ from phi3v.export.calibrate import (
     plan_prefill,
     planned_bytes,
 )
-from phi3v.export.calibration import MOST_TOKENS, prepare_calibration
+from phi3v.export.calibration import MOST_TOKENS, default_calibration, prepare_calibration
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.dims import CLIP, FINAL_NORM, LM_HEAD, VISION
 from phi3v.export.forward_decoder import run_decoder
@@ -184,6 +185,14 @@ def test_a_matrix_that_outliers_do_not_help_stays_in_blocks() -> None:
     assert one == MatrixPlan(False, (), one.loss_in_blocks, one.loss_in_blocks, one.outlier_ratio)
 
 
+def test_an_outlier_among_dead_columns_has_a_ratio_that_a_manifest_can_hold() -> None:
+    """Most columns are zero, so the median is; JSON has no infinity."""
+    x = np.zeros((64, 64), dtype=np.float32)
+    x[:, :8] = 1000 * normal(64, 8)
+    plans = {"matrix": plan_matrix(normal(128, 64), x, BLOCKS)}
+    json.dumps(describe_plans(plans), allow_nan=False)
+
+
 def test_todays_loss_is_that_of_the_kernel(tmp_path: Path, checkpoint: Checkpoint) -> None:
     name = "model.layers.0.mlp.down_proj.weight"
     matrix, nothing = Matrix.whole(checkpoint, name), np.zeros(64, dtype=np.float32)
@@ -217,6 +226,12 @@ def test_what_cannot_be_calibrated_on_is_refused(checkpoint: Checkpoint) -> None
         prepare_calibration(checkpoint, [])
     with pytest.raises(OptionError, match=f"allowed: {MOST_TOKENS}"):
         prepare_calibration(checkpoint, TEXT_ONLY * 100)
+
+
+def test_a_token_beyond_the_vocabulary_is_refused(checkpoint: Checkpoint) -> None:
+    decoder = replace(checkpoint.dims.decoder, vocab_size=8)
+    with pytest.raises(CheckpointError, match=r"beyond config\.json's vocab_size 8"):
+        prepare_calibration(replace(checkpoint, dims=replace(checkpoint.dims, decoder=decoder)), TEXT_ONLY)
 
 
 def test_all_that_is_read_is_reported(checkpoint_dir: Path) -> None:

@@ -1,6 +1,7 @@
 """int4 folders with int8 prefill: prompts go through row-wise int8 products, single tokens through the 4-bit blocks."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,23 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 from exports import Exports
 
 from phi3v.bench.parity import measure_closeness, open_all_positions
-from phi3v.errors import OptionError
+from phi3v.cli.info import info
+from phi3v.errors import ModelFolderError, OptionError
+from phi3v.export import calibrate
 from phi3v.export.build import export_model
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.decoder import write_decoder
+from phi3v.export.dims import tensor_shapes
 from phi3v.export.graph import GraphWriter
 from phi3v.export.matrix import Matrix
 from phi3v.export.precision import folder_bytes, recipe
 from phi3v.export.quantize import BlockQuantization
 from phi3v.export.row_products import RowProducts, RowWeights
+from phi3v.export.synthetic import full_dims
 from phi3v.models.folder import ModelDir
 from phi3v.models.manifest import Manifest
 
@@ -154,6 +160,53 @@ def test_the_manifest_says_how_each_matrix_is_multiplied(int8_folder: Path, int4
 def test_the_estimate_of_the_folder_includes_the_int8_weights(checkpoint: Checkpoint, int8_folder: Path) -> None:
     size = sum(path.stat().st_size for path in int8_folder.iterdir())
     assert size <= folder_bytes(checkpoint.dims, recipe("int4", "cpu", prefill="int8")) <= 1.1 * size + (4 << 20)
+
+
+def test_the_estimate_of_the_folder_includes_columns_in_float32() -> None:
+    dims = full_dims()
+    matrices = {name: shape for name, shape in tensor_shapes(dims).items() if name.endswith("proj.weight")}
+    beside = sum(4 * 64 * shape[0] for shape in matrices.values())
+    again = sum(shape[0] * shape[1] for name, shape in matrices.items() if name.startswith("model.layers."))
+    int8, int4 = (folder_bytes(dims, recipe("int4", "cpu", prefill=prefill)) for prefill in ("int8", "int4"))
+    assert int8 - int4 >= again + beside
+
+
+def test_a_decoder_whose_matrices_all_stay_in_blocks_has_no_choice(
+    checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vision tower may be the only part in int8."""
+    monkeypatch.setitem(calibrate._ALLOWED, 4, (0.0, 0.0))
+    out = export_model(checkpoint_dir, tmp_path / "out", prefill="int8")
+    names = [node.name for node in onnx.load(out / "text.onnx", load_external_data=False).graph.node]
+    assert "/model/choice" not in names
+    plans = Manifest.read(out).extra["prefill"]
+    assert {plan["rows"] for name, plan in plans.items() if name.startswith("model.layers.")} == {False}
+    assert any(plan["rows"] for plan in plans.values())
+
+
+def test_a_calibration_of_no_prompts_or_for_nothing_is_refused(checkpoint_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="no prompt to calibrate on"):
+        export_model(checkpoint_dir, tmp_path / "out", prefill="int8", calibration=[])
+    with pytest.raises(OptionError, match="calibration is for prefill int8"):
+        export_model(checkpoint_dir, tmp_path / "out", calibration=[("Why?", [])])
+    assert not any(tmp_path.iterdir())
+
+
+def test_info_lists_every_matrix_by_its_whole_name(int8_folder: Path) -> None:
+    done = CliRunner().invoke(info, [str(int8_folder), "--matrices"])
+    assert done.exit_code == 0
+    for name in ("vision.layers.1.self_attn.out_proj.weight", "layers.1.mlp.gate_up_proj.weight"):
+        assert f"\n{name} " in done.output
+
+
+@pytest.mark.parametrize("prefill", [["a"], {"a": 1}, {"a": {"rows": True}}, {"a": {"rows": True, "outliers": "x"}}])
+def test_info_refuses_a_damaged_prefill_by_the_files_name(int4_model: Path, tmp_path: Path, prefill: object) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(int4_model, folder)
+    manifest = json.loads((folder / "phi3v.json").read_text())
+    (folder / "phi3v.json").write_text(json.dumps(manifest | {"prefill": prefill}))
+    with pytest.raises(ModelFolderError, match=r"phi3v\.json"):
+        CliRunner().invoke(info, [str(folder)], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(
