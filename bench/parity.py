@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnxruntime
 from PIL import Image
 
 from ..backend import ModelInputs
 from ..export.checkpoint import Checkpoint
-from ..export.decoder_builder import LAST_POSITIONS
+from ..export.observe import open_all_positions
 from ..genai.backend import GenaiBackend
 from ..models.folder import GENAI_CONFIG, ModelDir
 from ..sampling import TokenChooser
@@ -117,32 +116,6 @@ def _embed(folder: ModelDir, inputs: ModelInputs) -> npt.NDArray[Any]:
     ids = inputs.input_ids[np.newaxis].astype(np.int64)
     (hidden,) = embedding.run(None, {"input_ids": ids, "image_features": features})
     return np.asarray(hidden)
-
-
-def open_all_positions(path: Path) -> onnxruntime.InferenceSession:
-    """Open a decoder so that its logits are those of every position; its own are of each row's last real one."""
-    model = onnx.load(path, load_external_data=False)
-    for graph in _list_graphs(model.graph):
-        lasts = [n for n in graph.node if n.op_type == "GatherElements" and n.name.startswith(LAST_POSITIONS)]
-        all_of = {last.output[0]: last.input[0] for last in lasts}
-        for node in graph.node if all_of else ():
-            node.input[:] = [all_of.get(name, name) for name in node.input]
-        for output in graph.output:
-            if output.name.startswith("logits"):
-                output.type.tensor_type.ClearField("shape")
-        del graph.value_info[:]
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _list_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph, and those of the branches that it chooses from."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _list_graphs(attribute.g)
 
 
 def _open_session(folder: ModelDir, part: str) -> onnxruntime.InferenceSession:

@@ -39,7 +39,15 @@ _SETTLE_S = 0.3
 _OVERTIME_S = 300.0
 """What an answer may take beyond the run's time before its process is ended."""
 
-_BYTES_IN_MEMORY = {"ours": 1.8, "genai": 1.8, "torch-fp32": 2.2, "torch-bf16": 1.3, "torch-fp16": 1.3, "openvino": 3.0}
+_BYTES_IN_MEMORY = {
+    "ours": 1.8,
+    "ours-int4": 1.8,
+    "genai": 1.8,
+    "torch-fp32": 2.2,
+    "torch-bf16": 1.3,
+    "torch-fp16": 1.3,
+    "openvino": 3.0,
+}
 """Memory that a loaded subject takes, in multiples of its folder's size; estimated generously."""
 
 

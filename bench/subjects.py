@@ -17,9 +17,9 @@ from ..models.folder import ModelDir
 from .cases import PROMPT, Case
 from .sample import Sample, count_decode_tokens, hash_tokens
 
-SUBJECTS = ("ours", "genai", "torch-fp32", "torch-bf16", "torch-fp16", "openvino")
-"""ours: this project. genai: the loop of its own example. torch-*: the PyTorch reference in that precision. openvino:
-OpenVINO GenAI's VLMPipeline."""
+SUBJECTS = ("ours", "ours-int4", "genai", "torch-fp32", "torch-bf16", "torch-fp16", "openvino")
+"""ours: this project. ours-int4: the same without the int8 weights of a folder that has them. genai: the loop of its
+own example. torch-*: the PyTorch reference in that precision. openvino: OpenVINO GenAI's VLMPipeline."""
 
 
 class Subject(Protocol):
@@ -45,7 +45,7 @@ def make_subject(
     `model` is a model folder; for torch-* a checkpoint folder, for openvino a folder that openvino/folder.py wrote.
     `cuda_graph`, `sdpa_kernel` and `buffer_step` as in GenaiModel, for "ours".
     """
-    if name == "ours":
+    if name in ("ours", "ours-int4"):
         from ..genai.backend import GenaiBackend
 
         return _EngineSubject(
@@ -54,6 +54,7 @@ def make_subject(
                 device,
                 cuda_graph=cuda_graph,
                 threads=threads,
+                prefill="int4" if name == "ours-int4" else None,
                 sdpa_kernel=sdpa_kernel,
                 buffer_step=buffer_step,
             )

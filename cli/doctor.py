@@ -49,6 +49,7 @@ def examine(model: str | None = None, *, nodes: bool = False) -> Iterator[Check]
     yield from _check_packages()
     yield from _check_clashes()
     yield from _check_engine()
+    yield _check_int8()
     yield from _check_cuda()
     yield from check_plugins()
     yield from _check_model(model, nodes)
@@ -100,6 +101,20 @@ def _check_engine() -> Iterator[Check]:
             yield Check(provider, "ok", "loads")
         else:
             yield Check(provider, "fail", "is compiled in but does not load", "see the CUDA lines below")
+
+
+def _check_int8() -> Check:
+    """Whether prompts may be multiplied in int8 on this processor, as folders with int8 prefill do."""
+    from phi3v.machine.int8_check import find_int8_fault, find_int8_units
+
+    try:
+        fault = find_int8_fault()
+    except ImportError:
+        return Check("int8 prefill", "note", "not tried: onnxruntime does not load")
+    if fault:
+        return Check("int8 prefill", "note", f"not used here: {fault}; prompts take the weights of single tokens")
+    units = find_int8_units()
+    return Check("int8 prefill", "ok", "products are exact" + (f" ({', '.join(units)})" if units else ""))
 
 
 def _check_cuda() -> Iterator[Check]:
@@ -162,7 +177,8 @@ def _check_model(model: str | None, nodes: bool) -> Iterator[Check]:
         yield Check(title, "fail" if model or variable else "note", str(exc), remedy)
         return
     devices = ", ".join(folder.devices)
-    what = f"{folder.name}: {folder.path} ({folder.precision or 'published build'}, for {devices})"
+    prefill = " with int8 prefill" if folder.block_graphs else ""
+    what = f"{folder.name}: {folder.path} ({folder.precision or 'published build'}{prefill}, for {devices})"
     yield Check(title, "ok", f"{what}; {folder.name} {folder.about}" if folder.about else what)
     if nodes:
         yield from check_placement(folder)

@@ -40,7 +40,7 @@ def _describe_model(folder: Path, matrices: bool) -> None:
     model = ModelDir.open(folder)
     plans = (Manifest.find(folder) or Manifest()).extra.get("prefill") or {}
     with name_in_errors(folder / MANIFEST):  # before anything is printed
-        prefill, table = _summarise_prefill(plans), _list_matrices(plans)
+        prefill, table = _summarise_prefill(plans, bool(model.block_graphs)), _list_matrices(plans)
     switch = model.original_context_length
     click.echo(f"{model.path}: {model.precision or 'published build'}, built for {model.built_for}")
     for line in model_notices(model, named=True):
@@ -56,13 +56,14 @@ def _describe_model(folder: Path, matrices: bool) -> None:
         _print_columns(table)
 
 
-def _summarise_prefill(plans: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say how prompts are multiplied; `plans` is the manifest's "prefill"."""
+def _summarise_prefill(plans: Mapping[str, Mapping[str, Any]], blocks_too: bool) -> str:
+    """Say how prompts are multiplied; `plans` is the manifest's "prefill", `blocks_too`: there are other weights."""
     if not plans:
         return "in the same weights as single tokens"
     rows = [plan for plan in plans.values() if plan["rows"]]
     beside = sum(plan["outliers"] > 0 for plan in rows)
-    return f"row-wise int8 for {len(rows)} of {len(plans)} matrices, {beside} of them with outlier columns in float32"
+    of = f"{len(rows)} of {len(plans)} matrices" + ("" if blocks_too else " (single tokens too)")
+    return f"row-wise int8 for {of}, {beside} of them with outlier columns in float32"
 
 
 def _list_matrices(plans: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:

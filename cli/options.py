@@ -67,14 +67,15 @@ build_device_option = click.option(
 )
 # The choices are those of phi3v.export.precision, which cannot be imported here: it loads numpy, and --help must not.
 precision_option = click.option(
-    "--precision", type=click.Choice(["int4", "fp16", "fp32"]), default="int4", show_default=True
+    "--precision", type=click.Choice(["int4", "int8", "fp16", "fp32"]), default="int4", show_default=True
 )
 prefill_option = click.option(
     "--prefill",
-    type=click.Choice(["int4", "int8"]),
-    default="int4",
+    type=click.Choice(["auto", "int4", "int8"]),
+    default="auto",
     show_default=True,
-    help="What int4 for the CPU multiplies prompts and images in. int8: sooner, with more memory.",
+    help="What int4 for the CPU multiplies prompts and images in. int8: sooner, with more memory; auto: int8 if this "
+    "machine has the memory and a processor for it.",
 )
 block_size_option = click.option(
     "--block-size",

@@ -21,8 +21,16 @@ if TYPE_CHECKING:
 @pull_device_option
 @click.option("--revision", help="Branch, tag or commit of the repository. Default: the catalogue's.")
 @click.option("--offline", is_flag=True, help="Open no socket: succeed only when the model is here and complete.")
+@click.option(
+    "--prefill",
+    type=click.Choice(["int4", "int8"]),
+    default="int4",
+    show_default=True,
+    help="int8: make a second model of a cpu-int4 build beside it, whose first token comes sooner and which takes more "
+    "memory. Needs onnx (the export extra).",
+)
 @click.option("--dry-run", is_flag=True, help="Print files, sizes, destination and free disk; fetch nothing.")
-def pull(name: str, device: DeviceName, revision: str | None, offline: bool, dry_run: bool) -> None:
+def pull(name: str, device: DeviceName, revision: str | None, offline: bool, prefill: str, dry_run: bool) -> None:
     """Fetch a published model, verify every byte, and print its folder.
 
     NAME is a model of `phi3v models`, by default phi-3-vision; without a VARIANT the one for the device, or for this
@@ -33,9 +41,11 @@ def pull(name: str, device: DeviceName, revision: str | None, offline: bool, dry
     \b
     phi3v pull
     phi3v pull phi-3-vision:cuda-fp16
+    phi3v pull phi-3-vision:cpu-int4 --prefill int8
     phi3v pull phi-3.5-vision --dry-run
     """
     from phi3v.export.hub.catalog import find_build
+    from phi3v.export.hub.prefill import add_prefill, can_have_prefill
     from phi3v.export.hub.pull import plan_pull
     from phi3v.export.hub.pull import pull as pull_build
     from phi3v.models.local import Machine
@@ -49,6 +59,12 @@ def pull(name: str, device: DeviceName, revision: str | None, offline: bool, dry
     model = pulled.model
     state = {"fetched": "fetched and verified", "current": "already here and up to date", "kept": "already here"}
     click.echo(f"{model.full_name} ({_licence(build)}), commit {model.commit}: {state[pulled.state]}", err=True)
+    if prefill == "int8":
+        with progress_bar() as progress:
+            model = add_prefill(model, progress)
+        click.echo(f"{model.full_name}: made of {pulled.model.full_name}, whose weights it shares", err=True)
+    elif can_have_prefill(model):
+        click.echo(f"for a sooner first token: phi3v pull {model.full_name} --prefill int8", err=True)
     click.echo(str(model.path))
 
 

@@ -37,7 +37,9 @@ def choose_by_length(many: onnx.ModelProto, one: onnx.ModelProto) -> onnx.ModelP
     graph.node.extend(outside)
     positions, longer = f"{_CHOICE}/positions", f"{_CHOICE}/many"
     outputs = [output.name for output in graph.output]
-    graph.node.append(helper.make_node("Shape", ["inputs_embeds"], [positions], positions, start=1, end=2))
+    shape, second = f"{_CHOICE}/shape", f"{_CHOICE}/one"  # the number 1 is also where the shape has the positions
+    graph.node.append(helper.make_node("Shape", ["inputs_embeds"], [shape], shape))
+    graph.node.append(helper.make_node("Gather", [shape, second], [positions], positions))
     graph.node.append(helper.make_node("Greater", [positions, f"{_CHOICE}/one"], [longer], longer))
     choices = {"then_branch": branches[_MANY], "else_branch": branches[_ONE]}
     graph.node.append(helper.make_node("If", [longer], outputs, _CHOICE, **choices))

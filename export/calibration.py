@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import CheckpointError, OptionError
 from ..hd import CROP, HdImage, transform
+from ..images.load import load_image
+from ..images.suffixes import IMAGE_SUFFIXES
 from ..prompt import PromptLayout
 from ..tokenizer import Tokenizer
 from .checkpoint import Checkpoint
@@ -24,6 +27,7 @@ Calibration = Sequence[tuple[str, Sequence[Image.Image]]]
 MOST_TOKENS = 4096
 """Tokens of all prompts together: a layer's activations for them are all held at once, 0.3 GB at the real width."""
 
+_DESCRIBE = "Describe this image."
 _LINES = (
     "Minutes of the harbour board, 14 March",
     "Present: A. Okafor, J. Lindqvist (chair), M. Duarte",
@@ -48,6 +52,31 @@ def default_calibration() -> list[tuple[str, list[Image.Image]]]:
     """A page of text with a photograph, a bar chart, and a prompt without an image: about 700 tokens."""
     question = "List three rules for writing a clear report, and say why each one matters."
     return [("Read this page.", [_draw_page()]), ("Which bar is highest?", [_draw_chart()]), (question, [])]
+
+
+def read_calibration(folder: Path) -> list[tuple[str, list[Image.Image]]]:
+    """What a folder holds: each image with the question in the text file of its name, and text files without image.
+
+    `chart.png` is asked what is in `chart.txt`, or to be described. Raises OptionError for what is no folder, holds
+    nothing of this, or holds text that is not UTF-8; ImageError for an image that cannot be read.
+    """
+    if not folder.is_dir():
+        raise OptionError(f"{folder} is no folder; give one that holds images, and questions in text files")
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    texts = {file.stem: _read_question(file) for file in files if file.suffix == ".txt"}
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    asked = [(texts.get(file.stem, _DESCRIBE), [load_image(file)]) for file in images]
+    alone = [(text, list[Image.Image]()) for stem, text in texts.items() if stem not in {file.stem for file in images}]
+    if not asked + alone:
+        raise OptionError(f"{folder} holds no image and no text file (.txt); put some into it")
+    return asked + alone
+
+
+def _read_question(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as exc:
+        raise OptionError(f"{file} is not UTF-8 text; save it as UTF-8") from exc
 
 
 def prepare_calibration(checkpoint: Checkpoint, calibration: Calibration) -> CalibrationInputs:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -35,21 +36,30 @@ def write_decoder(
     quantization: BlockQuantization | None = None,
     head: BlockQuantization | None = None,
     rows: Mapping[str, tuple[int, ...]] | None = None,
+    blocks_path: Path | None = None,
 ) -> None:
     """Write the graph and its data file; `dtype` is float32 or float16, `quantization` None keeps weights in it.
 
     `head` quantises the matrix before the logits otherwise than the rest. `rows` names the matrices, by the
-    checkpoint's tensors, that prompts of more than one position are multiplied with in row-wise int8, and their
-    outlier columns; a single token takes `quantization` all the same.
+    checkpoint's tensors, that are multiplied in row-wise int8, and their outlier columns. With `blocks_path` only
+    prompts of more than one position are, a single token takes `quantization` all the same, and there the graph is
+    written that takes it for prompts too, on the same data.
     """
-    with WeightFile(path.with_name(path.name + ".data")) as file, _builder_prints_to_log():
-        store = WeightStore(checkpoint, file)
+    with ExitStack() as stack:
+        stack.enter_context(_builder_prints_to_log())
+        file = stack.enter_context(WeightFile(path.with_name(path.name + ".data")))
+        beside = rows and blocks_path
+        int8 = stack.enter_context(WeightFile(path.with_name(path.name + ".int8.data"))) if beside else file
+        store = WeightStore(checkpoint, file, int8)
 
         def make(products: Products) -> onnx.ModelProto:
             return _make_model(store, path, device, ir.DataType.from_numpy(np.dtype(dtype)), products)
 
-        one = make(Products(quantization, head or quantization))
-        model = choose_by_length(make(Products(quantization, head or quantization, rows)), one) if rows else one
+        model = make(Products(quantization, head or quantization, rows or {}))
+        if rows and blocks_path:
+            in_blocks = make(Products(quantization, head or quantization))
+            onnx.save(in_blocks, blocks_path)
+            model = choose_by_length(model, in_blocks)
         onnx.save(model, path)
 
 

@@ -46,16 +46,26 @@ class Products:
 
 @dataclass(frozen=True, slots=True)
 class WeightStore:
-    """Weights on their way from a checkpoint to a file. One of a name that is there is not written again."""
+    """Weights on their way from a checkpoint to files. One of a name that is there is not written again.
+
+    `rows` is the file of the weights in row-wise int8.
+    """
 
     checkpoint: Checkpoint
     file: WeightFile
+    rows: WeightFile
     kept: dict[str, tuple[ir.ExternalTensor, ...]] = field(default_factory=dict)
 
     def add(self, name: str, values: npt.NDArray[Any]) -> ir.ExternalTensor:
         """Store one tensor."""
         if name not in self.kept:
             self.kept[name] = (self.file.add(name, values),)
+        return self.kept[name][0]
+
+    def add_rows(self, name: str, values: npt.NDArray[Any]) -> ir.ExternalTensor:
+        """Store one tensor of a row-wise product."""
+        if name not in self.kept:
+            self.kept[name] = (self.rows.add(name, values),)
         return self.kept[name][0]
 
     def add_blocks(
@@ -90,7 +100,7 @@ class BuilderNodes:
 
     def stored(self, name: str, values: npt.NDArray[Any]) -> str:
         """A weight in the type it comes in."""
-        return str(self._builder.register_weight(self._builder.store.add(name, values)))
+        return str(self._builder.register_weight(self._builder.store.add_rows(name, values)))
 
 
 class StreamedWeights:

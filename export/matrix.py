@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,21 @@ import numpy.typing as npt
 from .checkpoint import Checkpoint
 
 _CHUNK_VALUES = 16 * 1024 * 1024
+
+
+class WeightRows(Protocol):
+    """A weight [rows, columns] (out, in) that is read in pieces."""
+
+    @property
+    def rows(self) -> int:
+        """Output features."""
+
+    @property
+    def columns(self) -> int:
+        """Input features."""
+
+    def chunks(self) -> Iterator[npt.NDArray[np.float32]]:
+        """The rows in order, float32."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .matrix import Matrix
+from .matrix import WeightRows
 
 _MICROSOFT = "com.microsoft"
 V = TypeVar("V", bound=Hashable)
@@ -52,7 +52,7 @@ class RowWeights:
     beside: npt.NDArray[np.float32]
 
     @classmethod
-    def of(cls, matrix: Matrix, outliers: tuple[int, ...] = ()) -> RowWeights:
+    def of(cls, matrix: WeightRows, outliers: tuple[int, ...] = ()) -> RowWeights:
         """Quantise a matrix [rows, columns], piece by piece."""
         values = np.empty((matrix.columns, matrix.rows), dtype=np.int8)
         scales = np.empty(matrix.rows, dtype=np.float32)
@@ -77,7 +77,7 @@ class RowProducts(Generic[V]):
         self._quantised: dict[tuple[V, tuple[int, ...]], tuple[V, V]] = {}
         self._gathered: dict[tuple[V, tuple[int, ...]], V] = {}
 
-    def write(self, x: V, name: str, matrix: Matrix, outliers: tuple[int, ...] = ()) -> V:
+    def write(self, x: V, name: str, matrix: WeightRows, outliers: tuple[int, ...] = ()) -> V:
         """`x` [R, columns] float32 times the matrix: [R, rows] float32. `name` begins those of the weights."""
         nodes, weights = self._nodes, RowWeights.of(matrix, outliers)
         values, scales = self._quantise(x, name, matrix.columns, outliers)

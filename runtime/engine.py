@@ -165,6 +165,7 @@ def load(
     device: DeviceName | None = None,
     *,
     threads: int | None = None,
+    prefill: Literal["auto", "int8", "int4"] | None = None,
     cuda_graph: bool = False,
     processor: Literal["phi3v", "genai"] = "phi3v",
 ) -> Engine:
@@ -174,6 +175,8 @@ def load(
     the built-in one. `device` is "auto", "cpu", "cuda" ("cuda:1" is the second GPU), "webgpu" or "openvino"
     ("openvino:cpu", "openvino:gpu", "openvino:npu"); without one `PHI3V_DEVICE`, else "auto": the first that works of
     those the model is for. `threads` is how many compute on the CPU; without it `PHI3V_THREADS`, else one a core.
+    `prefill` "int4" does without the int8 weights of a folder that has them, which saves their memory; without it
+    `PHI3V_PREFILL`, else "auto": int8 where the folder and the processor can.
     `cuda_graph` replays each token on an NVIDIA GPU as one recorded graph, which is faster; answers are then given one
     after the other, and sessions read their images again.
     `processor` "genai" drives genai's own multimodal processor instead of ours, for comparison only. Raises only
@@ -196,10 +199,10 @@ def load(
     if processor == "genai":
         from .genai.processor import GenaiProcessorBackend
 
-        return Engine(GenaiProcessorBackend(folder, chosen, computing))
+        return Engine(GenaiProcessorBackend(folder, chosen, computing, prefill))
     from .genai.backend import GenaiBackend
 
-    return Engine(GenaiBackend(folder, chosen, threads=computing, cuda_graph=cuda_graph))
+    return Engine(GenaiBackend(folder, chosen, threads=computing, prefill=prefill, cuda_graph=cuda_graph))
 
 
 def _warn_of_builtin(folder: ModelDir) -> None:

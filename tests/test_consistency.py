@@ -18,7 +18,6 @@ from phi3v.bench import run as bench_run
 from phi3v.bench.subjects import SUBJECTS
 from phi3v.cli.ask import ask
 from phi3v.cli.batch.command import batch
-from phi3v.cli.batch.inputs import IMAGES
 from phi3v.cli.chat import chat
 from phi3v.cli.options import build_device_option, device_option, generation_options, num_crops_option
 from phi3v.cli.warm.frames import MESSAGE_FIELDS
@@ -29,6 +28,7 @@ from phi3v.export.hub.catalog import BUILDS
 from phi3v.export.precision import _REFUSED, PRECISIONS
 from phi3v.export.precision import DEVICES as BUILD_DEVICES
 from phi3v.images.load import FORMATS, load_image
+from phi3v.images.suffixes import IMAGE_SUFFIXES
 from phi3v.machine.device import _NAMES
 from phi3v.machine.device_table import PREFERENCE, SPELLINGS, TABLE, Device, DeviceKind, DeviceName, Kind, split_device
 from phi3v.models import local
@@ -40,7 +40,7 @@ OPTIONS = set(GenerationOptions.__annotations__)
 
 def test_the_suffixes_that_batch_searches_for_cover_every_format_that_is_decoded() -> None:
     decoders = Image.registered_extensions()
-    assert {decoders[suffix] for suffix in IMAGES} == set(FORMATS)
+    assert {decoders[suffix] for suffix in IMAGE_SUFFIXES} == set(FORMATS)
 
 
 def test_the_error_for_a_file_that_is_no_image_names_every_format() -> None:
@@ -122,7 +122,7 @@ def test_every_published_variant_has_its_rank_among_pulled_models(build: Any) ->
     assert build.device in build.devices
     assert build.device in PREFERENCE
     assert build.precision in PRECISIONS
-    assert set(local._PRECISIONS) == set(PRECISIONS)
+    assert set(local._PRECISIONS) == {*PRECISIONS, f"int4-{local.INT8_PREFILL}"}
 
 
 def test_every_bench_subject_has_its_share_of_memory() -> None:

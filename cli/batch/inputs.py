@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+from phi3v.images.suffixes import IMAGE_SUFFIXES
+
 TABLES = (".jsonl", ".csv")
 _URL = ("http://", "https://", "data:")
 
@@ -70,7 +71,7 @@ def _find_images(given: str) -> Iterable[str]:
     else:
         return [given]
     if not found:
-        raise click.UsageError(f"{given}: contains no images ({', '.join(IMAGES)})")
+        raise click.UsageError(f"{given}: contains no images ({', '.join(IMAGE_SUFFIXES)})")
     return found
 
 
@@ -79,7 +80,7 @@ def _walk(folder: str) -> Iterator[tuple[str, str]]:
     for at, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if name.lower().endswith(IMAGES) and not name.startswith("."):
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
                 yield at, name
 
 

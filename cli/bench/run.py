@@ -47,9 +47,10 @@ def run(
 ) -> None:
     """Measure SUBJECTS on every --case, in turns within one run.
 
-    A subject is ours=MODEL, genai=MODEL (a name or folder; genai's own example loop, 16 crops only), torch-fp32,
-    torch-bf16, torch-fp16=CHECKPOINT_FOLDER (the PyTorch reference), or openvino=FOLDER (OpenVINO GenAI, a folder
-    from phi3v bench openvino-folder). A case is WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS.
+    A subject is ours=MODEL, ours-int4=MODEL (a folder with int8 prefill, without it), genai=MODEL (a name or folder;
+    genai's own example loop, 16 crops only), torch-fp32, torch-bf16, torch-fp16=CHECKPOINT_FOLDER (the PyTorch
+    reference), or openvino=FOLDER (OpenVINO GenAI, a folder from phi3v bench openvino-folder).
+    A case is WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS.
 
     \b
     phi3v bench run ours=full/model genai=full/model torch-fp32=full/checkpoint --case 1344x1344:16:64

@@ -15,7 +15,7 @@ _SURROUNDINGS = (
     *("HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"),
     *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
     *("VK_ICD_FILENAMES", "VK_DRIVER_FILES", "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"),
-    *("OMP_NUM_THREADS", "PHI3V_THREADS", "PHI3V_TELEMETRY"),
+    *("OMP_NUM_THREADS", "PHI3V_PREFILL", "PHI3V_THREADS", "PHI3V_TELEMETRY"),
 )
 """Variables that decide which models there are, where they run, and whether telemetry is sent."""
 

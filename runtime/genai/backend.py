@@ -13,13 +13,14 @@ from ..types import MAX_BATCH_SIZE
 from .batch import GenaiBatch, batch_bytes, ignores_padding
 from .generation import GenaiGeneration
 from .model import GenaiModel
+from .prefill import Prefill
 
 
 class GenaiBackend(HdPreprocessor):
     """One model folder loaded in onnxruntime-genai; preprocessing is ours (prepare.py), equal to the reference.
 
-    `cuda_graph`, `threads`, `sdpa_kernel` and `buffer_step` as in GenaiModel. `rewindable` False gives up rewinding,
-    for genai's own processor.
+    `cuda_graph`, `threads`, `prefill`, `sdpa_kernel` and `buffer_step` as in GenaiModel. `rewindable` False gives up
+    rewinding, for genai's own processor.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class GenaiBackend(HdPreprocessor):
         *,
         cuda_graph: bool = False,
         threads: int | None = None,
+        prefill: Prefill | None = None,
         rewindable: bool = True,
         sdpa_kernel: int | None = None,
         buffer_step: int = 1,
@@ -39,6 +41,7 @@ class GenaiBackend(HdPreprocessor):
             device,
             cuda_graph=cuda_graph,
             threads=threads,
+            prefill=prefill,
             rewindable=rewindable,
             sdpa_kernel=sdpa_kernel,
             buffer_step=buffer_step,

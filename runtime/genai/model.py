@@ -25,6 +25,7 @@ from ..machine.telemetry import switch_off_genais_telemetry
 from ..machine.threads import wanted_threads
 from ..models.folder import ModelDir
 from .cuda_graph import require_cuda_graph
+from .prefill import Prefill, choose_graphs, wanted_prefill
 from .providers import set_providers
 
 _SEARCH = {"do_sample": False, "num_beams": 1, "min_length": 0, "repetition_penalty": 1.0}
@@ -38,8 +39,8 @@ class GenaiModel:
     """A model folder loaded by onnxruntime-genai; makes generators over inputs.
 
     `cuda_graph` replays each decoding step as one recorded CUDA graph; OptionError if the folder's graphs cannot be
-    recorded. `threads` None takes `PHI3V_THREADS`, or one for each physical core. `records` says whether there is a
-    CUDA graph.
+    recorded. `threads` None takes `PHI3V_THREADS`, or one for each physical core; `prefill` None `PHI3V_PREFILL`, or
+    "auto". `records` says whether there is a CUDA graph.
     `rewinds`: its generators can go back to an earlier length and continue from there. Rewinding keeps the KV buffer
     and a CUDA graph's mask as they are, which is right only for a buffer that is written in place.
 
@@ -55,6 +56,7 @@ class GenaiModel:
         *,
         cuda_graph: bool = False,
         threads: int | None = None,
+        prefill: Prefill | None = None,
         rewindable: bool = True,
         sdpa_kernel: int | None = None,
         buffer_step: int = 1,
@@ -78,6 +80,7 @@ class GenaiModel:
             device,
             cuda_graph=cuda_graph,
             threads=threads,
+            prefill=prefill,
             rewindable=self.rewinds,
             sdpa_kernel=sdpa_kernel,
         )
@@ -191,17 +194,22 @@ def load_model(
     *,
     cuda_graph: bool = False,
     threads: int | None = None,
+    prefill: Prefill | None = None,
     rewindable: bool = False,
     sdpa_kernel: int | None = None,
 ) -> Any:
-    """genai's model of a folder on one device. Raises ModelFolderError, DeviceError or MissingDependencyError.
+    """genai's model of a folder on one device.
 
-    `rewindable` models rewind, but genai offers no processor for them: it finds both by the model's type.
+    Raises ModelFolderError, DeviceError, OptionError or MissingDependencyError. `rewindable` models rewind, but genai
+    offers no processor for them: it finds both by the model's type.
     """
+    graphs = choose_graphs(folder, device, wanted_prefill(prefill))
     try:
         config = og.Config(str(folder.path))
         count = wanted_threads(threads)
         set_providers(og, config, folder, device, threads=count, cuda_graph=cuda_graph, sdpa_kernel=sdpa_kernel)
+        if graphs:
+            config.overlay(json.dumps({"model": {part: {"filename": name} for part, name in graphs.items()}}))
         if rewindable:
             config.overlay(json.dumps({"model": {"type": _REWINDABLE_TYPE}}))
         return og.Model(config)

@@ -20,6 +20,7 @@ from ..prompt import PromptLayout
 from ..types import MAX_CROPS, NumCrops
 from .backend import GenaiBackend
 from .model import mapped_errors
+from .prefill import Prefill
 
 
 class GenaiProcessorBackend(GenaiBackend):
@@ -29,10 +30,11 @@ class GenaiProcessorBackend(GenaiBackend):
     Pillow encoded.
     """
 
-    def __init__(self, folder: ModelDir, device: Device, threads: int | None = None) -> None:
-        super().__init__(
-            folder, device, threads=threads, rewindable=False
-        )  # genai finds its processor by the model's type
+    def __init__(
+        self, folder: ModelDir, device: Device, threads: int | None = None, prefill: Prefill | None = None
+    ) -> None:
+        # Not rewindable: genai finds its processor by the model's type.
+        super().__init__(folder, device, threads=threads, prefill=prefill, rewindable=False)
         with mapped_errors("loading"):
             self._processor = self.loaded.handle.create_multimodal_processor()
 

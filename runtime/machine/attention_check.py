@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .onnx_bytes import FLOAT, FLOAT16, INT32, model, node, value
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
 _TOKENS, _HEADS, _HEAD_SIZE = 64, 2, 96
 _WIDTH = _HEADS * _HEAD_SIZE
 _TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
-_ELEMENT = {"float32": 1, "float16": 10}
-_INT32 = 6
+_ELEMENT = {"float32": FLOAT, "float16": FLOAT16}
 _NAMES = ("causal", "plain")
 
 
@@ -84,66 +85,21 @@ def _inputs(dtype: np.dtype[Any]) -> dict[str, npt.NDArray[Any]]:
 
 
 def attention_graph(dtype: str) -> bytes:
-    """An ONNX model with one causal and one plain attention over the inputs q, k and v, written without onnx.
-
-    Source of the field numbers: onnx.proto.
-    """
+    """An ONNX model with one causal and one plain attention over the inputs q, k and v."""
     element, cache = _ELEMENT[dtype], (1, _HEADS, 0, _HEAD_SIZE)
     grown = (1, _HEADS, _TOKENS, _HEAD_SIZE)
     rows = (1, _TOKENS, _WIDTH)
     heads = {"num_heads": _HEADS}
-    causal = _node(
+    causal = node(
         "GroupQueryAttention",
         [*"qkv", "past_k", "past_v", "last", "all"],
         ["causal", "k_out", "v_out"],
         heads | {"kv_num_heads": _HEADS},
     )
-    plain = _node("MultiHeadAttention", [*"qkv"], ["plain"], heads)
-    inputs = [_value(name, element, rows) for name in "qkv"]
-    inputs += [_value(name, element, cache) for name in ("past_k", "past_v")]
-    inputs += [_value("last", _INT32, (1,)), _value("all", _INT32, ())]
-    outputs = [_value(name, element, rows) for name in _NAMES]
-    outputs += [_value(name, element, grown) for name in ("k_out", "v_out")]
-    graph = b"".join(
-        [
-            *(_field(1, node) for node in (causal, plain)),
-            _field(2, b"attention"),
-            *(_field(11, value) for value in inputs),
-            *(_field(12, value) for value in outputs),
-        ]
-    )
-    opsets = [_field(1, domain) + _field(2, version) for domain, version in ((b"", 21), (b"com.microsoft", 1))]
-    return _field(1, 10) + _field(7, graph) + b"".join(_field(8, opset) for opset in opsets)
-
-
-def _node(kind: str, inputs: list[str], outputs: list[str], numbers: dict[str, int]) -> bytes:
-    attributes = [_field(1, name.encode()) + _field(3, value) + _field(20, 2) for name, value in numbers.items()]
-    return b"".join(
-        [
-            *(_field(1, name.encode()) for name in inputs),
-            *(_field(2, name.encode()) for name in outputs),
-            _field(4, kind.encode()),
-            *(_field(5, attribute) for attribute in attributes),
-            _field(7, b"com.microsoft"),
-        ]
-    )
-
-
-def _value(name: str, element: int, shape: tuple[int, ...]) -> bytes:
-    dims = b"".join(_field(1, _field(1, size)) for size in shape)
-    return _field(1, name.encode()) + _field(2, _field(1, _field(1, element) + _field(2, dims)))
-
-
-def _field(number: int, value: bytes | int) -> bytes:
-    """A field of a protobuf message: a varint, or bytes behind their length."""
-    if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])
+    plain = node("MultiHeadAttention", [*"qkv"], ["plain"], heads)
+    inputs = [value(name, element, rows) for name in "qkv"]
+    inputs += [value(name, element, cache) for name in ("past_k", "past_v")]
+    inputs += [value("last", INT32, (1,)), value("all", INT32, ())]
+    outputs = [value(name, element, rows) for name in _NAMES]
+    outputs += [value(name, element, grown) for name in ("k_out", "v_out")]
+    return model((causal, plain), inputs, outputs)

@@ -101,7 +101,7 @@ _CPU = DeviceKind(
     extra="cpu",
     packages=("onnxruntime-genai", "onnxruntime"),
     builds=("cpu",),
-    precisions=("int4", "fp16", "fp32"),
+    precisions=("int4", "int8", "fp16", "fp32"),
     in_ram=True,
 )
 _CUDA = DeviceKind(

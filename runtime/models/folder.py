@@ -28,6 +28,9 @@ MODEL_VARIABLE = "PHI3V_MODEL"
 BUILTIN = Path(__file__).parent.parent / "builtin" / "nano"
 """The model that comes with the package."""
 
+BLOCK_GRAPHS = {"vision": "vision-blocks.onnx", "decoder": "text-blocks.onnx"}
+"""Beside graphs with int8 prefill: the same parts with every matrix in blocks, which other processors take."""
+
 _PROCESSOR_CONFIG = "processor_config.json"
 _PUBLISHED_END_TOKENS = (32000, 32001, 32007)
 """<|endoftext|>, <|assistant|> and <|end|> of every published Phi-3-vision."""
@@ -42,7 +45,8 @@ class ModelDir:
     `pixel_dtype` is the vision graph's input type, None where it takes neither float32 nor float16.
     `original_context_length` is the length up to which LongRoPE's short factors apply, None for a model without the
     switch. `shared_kv_buffer`: the decoder adds to its KV cache in place. `about` says what the model is good for,
-    where that is less than all of Phi-3-vision's jobs.
+    where that is less than all of Phi-3-vision's jobs. `int8_prefill`: prompts are multiplied in row-wise int8;
+    `block_graphs`: the files and bytes of the parts that do not, where the folder has them beside.
     """
 
     path: Path
@@ -67,6 +71,8 @@ class ModelDir:
     devices: tuple[str, ...] = ()
     """The kinds of devices that "auto" may run it on."""
     about: str | None = None
+    int8_prefill: bool = False
+    block_graphs: dict[str, tuple[str, int]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ModelDir:
@@ -89,6 +95,7 @@ class ModelDir:
         with name_in_errors(folder / GENAI_CONFIG):
             parts = ("vision", "embedding", "decoder")
             graphs = {part: count_bytes(folder / model[part]["filename"]) for part in parts}
+            beside = {part: name for part, name in BLOCK_GRAPHS.items() if (folder / name).exists()}
         _check_files(folder, manifest)
         with name_in_errors(folder / _PROCESSOR_CONFIG) as file:
             num_crops = _read_num_crops(file)
@@ -96,6 +103,7 @@ class ModelDir:
             pixels = manifest.pixel_dtype or find_pixel_dtype(folder / model["vision"]["filename"])
             known: dict[str, Any] = {
                 "graphs": graphs,
+                "block_graphs": {part: (name, count_bytes(folder / name)) for part, name in beside.items()},
                 "num_crops": num_crops,
                 "pixel_dtype": pixels,
                 "shared_kv_buffer": shared,
@@ -230,4 +238,5 @@ def _limits(model: dict[str, Any], manifest: Manifest, pixel_dtype: str | None) 
         "hidden_size": int(decoder.get("hidden_size", 0)),
         "pulled_as": manifest.full_name,
         "about": manifest.about,
+        "int8_prefill": bool(manifest.extra.get("prefill")),
     }

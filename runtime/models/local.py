@@ -21,8 +21,12 @@ from .folder import BUILTIN, GENAI_CONFIG, MODEL_VARIABLE
 from .manifest import MANIFEST, Manifest
 
 BUILTIN_NAME = "nano"
-_PRECISIONS = ("int4", "fp16", "fp32")
+INT8_PREFILL = "int8-prefill"
+"""Ends the variant's name of a model that was made beside a pulled one."""
+
+_PRECISIONS = (f"int4-{INT8_PREFILL}", "int4", "int8", "fp16", "fp32")
 """Of a variant's name, the fastest first."""
+
 _DEEPEST = 4
 """The most folders between a snapshot and a manifest."""
 

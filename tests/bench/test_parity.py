@@ -12,10 +12,10 @@ from PIL import Image
 
 import phi3v
 from phi3v.backend import Backend, ModelInputs
-from phi3v.bench.parity import open_all_positions
 from phi3v.bench.reference import ReferenceBackend, ReferenceModel
 from phi3v.errors import PromptError, TruncatedAnswerError
 from phi3v.export.build import export_model
+from phi3v.export.observe import open_all_positions
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 from phi3v.genai.backend import GenaiBackend
 from phi3v.models.folder import ModelDir

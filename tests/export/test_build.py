@@ -58,7 +58,7 @@ def test_special_ids_come_from_the_tokenizer(int4_model: Path) -> None:
 
 def test_progress_counts_every_byte_once(checkpoint_dir: Path, tmp_path: Path) -> None:
     calls: list[tuple[str, int, int]] = []
-    export_model(checkpoint_dir, tmp_path / "out", progress=lambda *call: calls.append(call))
+    export_model(checkpoint_dir, tmp_path / "out", prefill="int4", progress=lambda *call: calls.append(call))
     assert list(dict.fromkeys(stage for stage, _, _ in calls)) == ["vision", "embedding", "decoder"]
     assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
     assert calls[-1][1] == calls[-1][2] == Checkpoint.open(checkpoint_dir).nbytes
@@ -165,7 +165,12 @@ def test_overwriting_spares_the_checkpoint_the_current_folder_and_what_is_around
     for folder in (tmp_path / "models", copy, work):
         (folder / "genai_config.json").write_text("{}")
     monkeypatch.chdir(work)
-    for out, said in ((copy, "checkpoint"), (work, "current"), (Path(), "current"), (tmp_path / "models", "holds")):
+    for out, said in (
+        (copy, "what the build reads"),
+        (work, "current"),
+        (Path(), "current"),
+        (tmp_path / "models", "holds"),
+    ):
         with pytest.raises(ModelFolderError, match=said):
             export_model(copy, out, overwrite=True)
     assert sorted(names(tmp_path / "models")) == ["copy", "genai_config.json", "work"]
@@ -242,7 +247,7 @@ def test_bad_checkpoint_creates_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"precision": "int3"}, "int4, fp16, fp32"),
+        ({"precision": "int3"}, "int4, int8, fp16, fp32"),
         ({"device": "tpu"}, "cpu, cuda"),
         ({"precision": "fp32", "device": "cuda"}, "fp16 or int4 on a GPU"),
         ({"block_size": 31}, "16, 32, 64, 128, 256"),

@@ -14,16 +14,7 @@ from PIL import Image
 
 from phi3v.bench.reference import ReferenceModel
 from phi3v.errors import CheckpointError, OptionError
-from phi3v.export.calibrate import (
-    MatrixPlan,
-    describe_plans,
-    embed,
-    multiply_in_blocks,
-    multiply_rows,
-    plan_matrix,
-    plan_prefill,
-    planned_bytes,
-)
+from phi3v.export.calibrate import embed, plan_prefill, planned_bytes
 from phi3v.export.calibration import MOST_TOKENS, default_calibration, prepare_calibration
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.dims import CLIP, FINAL_NORM, LM_HEAD, VISION
@@ -31,6 +22,7 @@ from phi3v.export.forward_decoder import run_decoder
 from phi3v.export.forward_vision import run_vision
 from phi3v.export.graph import GraphWriter
 from phi3v.export.matrix import Matrix
+from phi3v.export.matrix_plan import MatrixPlan, describe_plans, multiply_in_blocks, multiply_rows, plan_matrix
 from phi3v.export.outliers import outlier_channels
 from phi3v.export.quantize import BlockQuantization
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint

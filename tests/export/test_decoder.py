@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import Phi3ForCausalLM
 
-from phi3v.bench.parity import open_all_positions
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.decoder import write_decoder
+from phi3v.export.observe import open_all_positions
 from phi3v.export.quantize import BlockQuantization
 from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 

@@ -14,21 +14,23 @@ import pytest
 from click.testing import CliRunner
 from exports import Exports
 
-from phi3v.bench.parity import measure_closeness, open_all_positions
+from phi3v.bench.parity import measure_closeness
 from phi3v.cli.info import info
 from phi3v.errors import ModelFolderError, OptionError
-from phi3v.export import calibrate
+from phi3v.export import matrix_plan
 from phi3v.export.build import export_model
 from phi3v.export.checkpoint import Checkpoint
 from phi3v.export.decoder import write_decoder
 from phi3v.export.dims import tensor_shapes
 from phi3v.export.graph import GraphWriter
 from phi3v.export.matrix import Matrix
+from phi3v.export.observe import open_all_positions
 from phi3v.export.precision import folder_bytes, recipe
 from phi3v.export.quantize import BlockQuantization
 from phi3v.export.row_products import RowProducts, RowWeights
 from phi3v.export.synthetic import full_dims
 from phi3v.models.folder import ModelDir
+from phi3v.models.graph_file import find_data_files
 from phi3v.models.manifest import Manifest
 
 pytestmark = pytest.mark.torch
@@ -98,10 +100,10 @@ def decoders(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -
     """In blocks alone, and with rows for prompts in all but one matrix."""
     folder = tmp_path_factory.mktemp("decoders")
     names = [f"model.layers.{layer}.{part}.weight" for layer in range(2) for part in LAYER][1:]
-    paths = folder / "blocks.onnx", folder / "rows.onnx"
-    for path, rows in zip(paths, ({}, dict.fromkeys(names, ())), strict=True):
-        write_decoder(checkpoint, path, device="cpu", dtype=np.float32, quantization=BLOCKS, rows=rows)
-    return paths
+    rows, blocks = folder / "rows.onnx", folder / "blocks.onnx"
+    choice = {"rows": dict.fromkeys(names, ()), "blocks_path": blocks}
+    write_decoder(checkpoint, rows, device="cpu", dtype=np.float32, quantization=BLOCKS, **choice)
+    return blocks, rows
 
 
 def feed(
@@ -143,10 +145,12 @@ def test_one_choice_is_made_a_step_and_what_depends_on_the_mask_is_computed_once
     assert weights <= {weight.name for weight in rows.initializer}
 
 
-def test_the_decoders_share_their_weights_in_the_file(decoders: tuple[Path, Path]) -> None:
-    blocks, rows = (path.with_name(f"{path.name}.data").stat().st_size for path in decoders)
+def test_the_decoders_share_their_weights_and_those_for_prompts_are_apart(decoders: tuple[Path, Path]) -> None:
+    blocks, rows = decoders
+    assert find_data_files(blocks) == {"rows.onnx.data"}
+    assert find_data_files(rows) == {"rows.onnx.data", "rows.onnx.int8.data"}
     int8 = 2 * (192 * 64 + 64 * 64 + 256 * 64 + 128 * 64)
-    assert rows - blocks < 1.2 * int8
+    assert rows.with_name("rows.onnx.int8.data").stat().st_size < 1.2 * int8
 
 
 def test_the_manifest_says_how_each_matrix_is_multiplied(int8_folder: Path, int4_model: Path) -> None:
@@ -154,7 +158,7 @@ def test_the_manifest_says_how_each_matrix_is_multiplied(int8_folder: Path, int4
     assert len([name for name in plans if name.startswith("model.layers.")]) == 8
     assert all(plan["loss"] < plan["loss_in_blocks"] for name, plan in plans.items() if "layers." in name[:13])
     assert "prefill" not in Manifest.read(int4_model).extra
-    assert ModelDir.open(int8_folder).devices == ("cpu",)
+    assert ModelDir.open(int8_folder).devices == ModelDir.open(int4_model).devices
 
 
 def test_the_estimate_of_the_folder_includes_the_int8_weights(checkpoint: Checkpoint, int8_folder: Path) -> None:
@@ -175,7 +179,7 @@ def test_a_decoder_whose_matrices_all_stay_in_blocks_has_no_choice(
     checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The vision tower may be the only part in int8."""
-    monkeypatch.setitem(calibrate._ALLOWED, 4, (0.0, 0.0))
+    monkeypatch.setitem(matrix_plan._ALLOWED, 4, (0.0, 0.0))
     out = export_model(checkpoint_dir, tmp_path / "out", prefill="int8")
     names = [node.name for node in onnx.load(out / "text.onnx", load_external_data=False).graph.node]
     assert "/model/choice" not in names
@@ -187,8 +191,10 @@ def test_a_decoder_whose_matrices_all_stay_in_blocks_has_no_choice(
 def test_a_calibration_of_no_prompts_or_for_nothing_is_refused(checkpoint_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="no prompt to calibrate on"):
         export_model(checkpoint_dir, tmp_path / "out", prefill="int8", calibration=[])
-    with pytest.raises(OptionError, match="calibration is for prefill int8"):
-        export_model(checkpoint_dir, tmp_path / "out", calibration=[("Why?", [])])
+    with pytest.raises(OptionError, match="calibration and keep are for prefill int8"):
+        export_model(checkpoint_dir, tmp_path / "out", prefill="int4", calibration=[("Why?", [])])
+    with pytest.raises(OptionError, match="no matrix matches '\\*up'; their names are like model"):
+        export_model(checkpoint_dir, tmp_path / "out", prefill="int8", keep=["*up"])
     assert not any(tmp_path.iterdir())
 
 
@@ -212,10 +218,13 @@ def test_info_refuses_a_damaged_prefill_by_the_files_name(int4_model: Path, tmp_
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"prefill": "int2"}, "prefill is 'int2'; use one of int4, int8"),
+        ({"prefill": "int2"}, "prefill is 'int2'; use one of auto, int4, int8"),
         ({"prefill": "int8", "precision": "fp16"}, "int4 for the CPU can have, and this is fp16 for cpu"),
         ({"prefill": "int8", "device": "cuda"}, "int4 for the CPU can have, and this is int4 for cuda"),
         ({"prefill": "int8", "device": "openvino"}, "and this is int4 for openvino"),
+        ({"prefill": "int4", "precision": "int8"}, "precision is int8, which has no int4 weights"),
+        ({"precision": "int8", "device": "cuda"}, "int8 cannot run on cuda. row-wise int8 is for processors"),
+        ({"precision": "int8", "device": "openvino"}, "int8 cannot run on openvino"),
     ],
 )
 def test_other_builds_have_no_int8_prefill(

@@ -28,7 +28,7 @@ class Exports:
         self,
         precision: str = "int4",
         *,
-        prefill: str = "int4",
+        prefill: str | None = None,
         device: str = "cpu",
         seed: int = 0,
         dtype: str = "bfloat16",
@@ -37,7 +37,7 @@ class Exports:
         """The model folder of that checkpoint in one precision, for one kind of device."""
         from phi3v.export.build import export_model
 
-        how = {"precision": precision, "device": device, "prefill": prefill}
+        how = {"precision": precision, "device": device, "prefill": prefill or _same_weights(precision)}
         folder = self._folder("model", {**how, "seed": seed, "dtype": dtype, **dims})
         if not folder.exists():
             export_model(self.checkpoint(seed=seed, dtype=dtype, **dims), folder, **how)
@@ -49,7 +49,7 @@ class Exports:
 
         folder = self._folder("nano", {"precision": precision})
         if not folder.exists():
-            export_model(self._nano_checkpoint(), folder, precision=precision)
+            export_model(self._nano_checkpoint(), folder, precision=precision, prefill=_same_weights(precision))
         return folder
 
     def _nano_checkpoint(self) -> Path:
@@ -78,3 +78,8 @@ class Exports:
 
     def _folder(self, kind: str, key: dict[str, Any]) -> Path:
         return self._root / "-".join([kind, *(f"{name}_{value}" for name, value in sorted(key.items()))])
+
+
+def _same_weights(precision: str) -> str:
+    """Prompts are multiplied in the weights that tokens are, whatever machine this is."""
+    return "int8" if precision == "int8" else "int4"

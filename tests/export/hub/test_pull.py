@@ -456,3 +456,36 @@ def _bytes_under(folder: Path) -> int:
         if file.is_file() and not file.is_symlink()
     }
     return sum(files.values())
+
+
+@pytest.fixture(scope="module")
+def int4_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("int4")
+    checkpoint = write_random_checkpoint(root / "checkpoint", tiny_dims(original_context=256), dtype="float32")
+    plain = export_model(checkpoint, root / "plain", precision="int4", block_size=32, prefill="int4")
+    return _with_published_names(plain, root / "new", CPU)
+
+
+def test_int8_prefill_is_made_beside_the_pulled_build_and_is_taken_first(run: Run, hub: Hub, int4_model: Path) -> None:
+    hub.repos[CPU.repo] = published(int4_model, CPU.subfolder)
+    pulled = run("pull")
+    assert "phi3v pull phi-3-vision:cpu-int4 --prefill int8" in pulled.stderr
+    plain, faster = folder_of(pulled), folder_of(run("pull", "--prefill", "int8"))
+    assert faster == plain / "int8-prefill"
+    listed = run("models").stdout
+    assert "cpu-int4-int8-prefill" in listed
+    assert str(faster) in run("info", "phi-3-vision").stdout
+    assert not ask(run).startswith("refused")
+    before = (faster / "phi3v.json").stat().st_mtime_ns
+    assert folder_of(run("pull", "--prefill", "int8")) == faster
+    assert (faster / "phi3v.json").stat().st_mtime_ns == before
+    assert run("rm", "phi-3-vision:cpu-int4-int8-prefill", "--yes").returncode == 0
+    assert not faster.exists()
+    assert not ask(run, "phi-3-vision:cpu-int4").startswith("refused")
+
+
+def test_int8_prefill_is_refused_for_another_build(run: Run, hub: Hub, small_model: Path) -> None:
+    hub.repos[CUDA.repo] = published(small_model, CPU.subfolder) | published(small_model, CUDA.subfolder)
+    done = run("pull", "phi-3-vision:cuda-int4", "--prefill", "int8")
+    assert done.returncode == 1
+    assert "int8 prefill is for cpu-int4 builds" in done.stderr
