@@ -52,10 +52,11 @@ class Format:
     command: str
 
 
-# Each has its own time_key because records of all three are published.
+# The first three have a time_key each because records of theirs are published.
 SUBJECTS_FORMAT = Format("phi3v-bench", 1, "created", "phi3v bench run")
 SESSION_FORMAT = Format("phi3v-session-speed", 1, "started", "phi3v bench session")
 BATCH_FORMAT = Format("phi3v-batch-speed", 1, "time", "phi3v bench batch")
+GROWTH_FORMAT = Format("phi3v-growth", 1, "started", "phi3v bench growth")
 
 
 @dataclass(frozen=True)
