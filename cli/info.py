@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .columns import print_columns
 from .image_args import image_arguments
 from .notices import model_notices
 
@@ -53,7 +54,7 @@ def _describe_model(folder: Path, matrices: bool) -> None:
     click.echo(f"KV cache   {model.kv_bytes_per_token} bytes per token")
     click.echo(f"num_crops  {model.num_crops} by default")
     if matrices and plans:
-        _print_columns(table)
+        print_columns(table)
 
 
 def _summarise_prefill(plans: Mapping[str, Mapping[str, Any]], blocks_too: bool) -> str:
@@ -61,7 +62,7 @@ def _summarise_prefill(plans: Mapping[str, Mapping[str, Any]], blocks_too: bool)
     if not plans:
         return "in the same weights as single tokens"
     rows = [plan for plan in plans.values() if plan["rows"]]
-    beside = sum(plan["outliers"] > 0 for plan in rows)
+    beside = sum(bool(plan["outliers"]) for plan in rows)
     of = f"{len(rows)} of {len(plans)} matrices" + ("" if blocks_too else " (single tokens too)")
     return f"row-wise int8 for {of}, {beside} of them with outlier columns in float32"
 
@@ -71,16 +72,9 @@ def _list_matrices(plans: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     rows = [["matrix", "prefill", "outliers", "loss", "in blocks", "outlier ratio"]]
     for name, plan in plans.items():
         short = name.replace("vision_embed_tokens.img_processor.vision_model.encoder", "vision").removeprefix("model.")
-        values = (plan["outliers"], plan["loss"], plan["loss_in_blocks"], plan["outlier_ratio"])
+        values = (len(plan["outliers"]), plan["loss"], plan["loss_in_blocks"], plan["outlier_ratio"])
         rows.append([short, "int8" if plan["rows"] else "blocks", *map(str, values)])
     return rows
-
-
-def _print_columns(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under each other, whole at any width of the terminal: names that were cut could not be told apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _describe_image(target: str, model: str | None) -> None:

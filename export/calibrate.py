@@ -8,7 +8,7 @@ through the checkpoint, a layer at a time, and no graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -44,9 +44,27 @@ def plan_prefill(
     if vision is not None and not inputs.images:
         raise OptionError("no calibration prompt has an image, and the vision tower needs one; add an image")
     plans: dict[str, MatrixPlan] = {}
-    features = run_vision(checkpoint, inputs.images, _Planner(plans, vision)) if inputs.images else []
-    run_decoder(checkpoint, list(embed(checkpoint, inputs, features)), _Planner(plans, decoder))
+
+    def look(name: str, weight: Array, x: Array) -> None:
+        blocks = vision if name in vision_names else decoder
+        if blocks is not None:
+            plans[name] = plan_matrix(weight, x, blocks)
+
+    vision_names = vision_shapes(checkpoint.dims)
+    sample_matrices(checkpoint, inputs, look)
     return keep_in_blocks(plans, keep)
+
+
+def sample_matrices(
+    checkpoint: Checkpoint, inputs: CalibrationInputs, look: Callable[[str, Array, Array], None]
+) -> None:
+    """Run the model in float32 and call `look(name, weight, x)` for every matrix but the head, in running order.
+
+    `name` is the first checkpoint tensor of what is multiplied at once, `weight` [outputs, columns] a sample of its
+    rows, and `x` [tokens, columns] a sample of the inputs that it meets.
+    """
+    features = run_vision(checkpoint, inputs.images, _Sampler(look)) if inputs.images else []
+    run_decoder(checkpoint, list(embed(checkpoint, inputs, features)), _Sampler(look))
 
 
 def planned_bytes(checkpoint: Checkpoint, *, images: bool) -> int:
@@ -69,11 +87,11 @@ def embed(checkpoint: Checkpoint, inputs: CalibrationInputs, features: list[Arra
         yield hidden
 
 
-class _Planner:
-    """Multiplies in float32 and, unless `blocks` is None, plans the matrix on the inputs that it sees."""
+class _Sampler:
+    """Multiplies in float32, and shows samples of the weight and of the inputs that it sees."""
 
-    def __init__(self, plans: dict[str, MatrixPlan], blocks: BlockQuantization | None) -> None:
-        self._plans, self._blocks = plans, blocks
+    def __init__(self, look: Callable[[str, Array, Array], None]) -> None:
+        self._look = look
 
     def __call__(self, matrix: Matrix, x: Array, firsts: npt.NDArray[np.intp]) -> Array:
         wanted = sample_outputs(matrix.rows)
@@ -83,7 +101,5 @@ class _Planner:
             np.matmul(x, chunk.T, out=out[:, begin:end])
             sampled.append(chunk[wanted[(begin <= wanted) & (wanted < end)] - begin])
             begin = end
-        if self._blocks is not None:
-            tokens = sample_tokens(len(x), firsts)
-            self._plans[matrix.parts[0][0]] = plan_matrix(np.concatenate(sampled), x[tokens], self._blocks)
+        self._look(matrix.parts[0][0], np.concatenate(sampled), x[sample_tokens(len(x), firsts)])
         return out

@@ -89,14 +89,19 @@ def plan_stored_matrix(weight: Array, x: Array, bits: int, rounding_loss: float)
 
 def _choose(weight: Array, x: Array, loss_in_blocks: float, is_near: Callable[[_Loss], bool]) -> MatrixPlan:
     """Take the fewest outlier columns with which rows are near enough, or blocks."""
-    exact, order, maxima = x @ weight.T, _rank_columns(x), np.abs(x).max(axis=0)
-    ratio = float(maxima.max()) / max(float(np.median(maxima)), float(np.finfo(np.float32).tiny))
+    exact, order, ratio = x @ weight.T, _rank_columns(x), measure_outlier_ratio(x)
     for count in outlier_counts(x.shape[1]):
         outliers = np.sort(order[:count])
         found = _measure(exact, multiply_rows(weight, x, outliers))
         if is_near(found):
             return MatrixPlan(True, tuple(outliers.tolist()), found.mean, loss_in_blocks, ratio)
     return MatrixPlan(False, (), loss_in_blocks, loss_in_blocks, ratio)
+
+
+def measure_outlier_ratio(x: Array) -> float:
+    """The largest over the median of the columns' largest magnitudes."""
+    maxima = np.abs(x).max(axis=0)
+    return float(maxima.max()) / max(float(np.median(maxima)), float(np.finfo(np.float32).tiny))
 
 
 def keep_in_blocks(plans: Mapping[str, MatrixPlan], patterns: Sequence[str]) -> dict[str, MatrixPlan]:
@@ -185,12 +190,12 @@ def _spread(count: int, most: int) -> npt.NDArray[np.intp]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))
 
 
-def describe_plans(plans: Mapping[str, MatrixPlan]) -> dict[str, dict[str, float | int | bool]]:
-    """What a manifest says of each matrix, by its name in the checkpoint; the outlier columns as a number."""
+def describe_plans(plans: Mapping[str, MatrixPlan]) -> dict[str, dict[str, float | bool | list[int]]]:
+    """What a manifest says of each matrix, by its name in the checkpoint."""
     return {
         name: {
             "rows": plan.rows,
-            "outliers": len(plan.outliers),
+            "outliers": list(plan.outliers),
             "loss": float(f"{plan.loss:.3g}"),
             "loss_in_blocks": float(f"{plan.loss_in_blocks:.3g}"),
             "outlier_ratio": float(f"{plan.outlier_ratio:.3g}"),
