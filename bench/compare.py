@@ -83,19 +83,21 @@ def compare_ratios(old: Record, new: Record, subject: str, reference: str) -> li
 
 
 def refuse_different(old: Record, new: Record) -> None:
-    """Raise OptionError if machine, packages or models differ; the message names every difference."""
-    found = list(_find_differences("", _identify(old), _identify(new)))
+    """Raise OptionError if machine, packages or the models of both differ; the message names every difference."""
+    both = [label for label in old.subjects if label in new.subjects]
+    found = list(_find_differences("", _identify(old, both), _identify(new, both)))
     if found:
         raise OptionError(
             "these records are not comparable: " + "; ".join(found) + " (--different compares them anyway)"
         )
 
 
-def _identify(record: Record) -> dict[str, Any]:
+def _identify(record: Record, labels: Sequence[str]) -> dict[str, Any]:
     content = record.content
     # In whole GiB: how much of the same memory the kernel reserves varies a little from one boot to the next.
     machine = content["machine"] | {"ram_bytes": round((content["machine"].get("ram_bytes") or 0) / 2**30)}
-    return {"machine": machine, "packages": content["packages"], "models": content["models"]}
+    models = {label: content["models"][label] for label in labels}
+    return {"machine": machine, "packages": content["packages"], "models": models}
 
 
 def _find_differences(path: str, old: Any, new: Any) -> Iterator[str]:

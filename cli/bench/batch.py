@@ -10,6 +10,7 @@ import click
 from phi3v.types import MAX_BATCH_SIZE
 
 from .options import case_option, record_option, rounds_option, say
+from .terminal import print_markdown
 
 if TYPE_CHECKING:
     from phi3v.bench.cases import Case
@@ -26,11 +27,15 @@ if TYPE_CHECKING:
 def batch(
     model: str, case: Case, rows: int, rounds: int, threads: int | None, max_memory: int | None, out: Path | None
 ) -> None:
-    """Answer the same requests alone and together, in turns, and print the ratios."""
+    """Answer the same requests alone and together, in turns, and print the ratios.
+
+    \b
+    phi3v bench batch my-model --case 336x336:1:32 --rounds 2
+    """
     from phi3v.bench.batch_speed import format_table, measure
     from phi3v.models.local import resolve_model
 
     record = measure(
         resolve_model(model), case, rows=rows, rounds=rounds, threads=threads, max_memory=max_memory, out=out, say=say
     )
-    click.echo(format_table(record))
+    print_markdown(format_table(record))

@@ -19,12 +19,12 @@ from .session import session
 from .synth import synth
 
 
-@click.group()
+@click.group(short_help="Measure and compare models.")
 def bench() -> None:
     """Measure models side by side, compare records, check parity with the PyTorch reference."""
 
 
-@bench.group()
+@bench.group(short_help="Repeat the experiments behind the defaults.")
 def study() -> None:
     """Repeat the experiments behind today's defaults."""
 

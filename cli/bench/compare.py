@@ -19,6 +19,9 @@ def compare(old: Path, new: Path, ratios: str | None, different: bool) -> None:
     """Say what became better, stayed the same or became worse from record OLD to NEW. Exits with 1 on a regression.
 
     A change counts when it exceeds a tenth and three standard errors of the medians.
+
+    \b
+    phi3v bench compare old.json new.json
     """
     from phi3v.bench.compare import compare as compare_times
     from phi3v.bench.compare import compare_ratios

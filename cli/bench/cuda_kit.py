@@ -39,6 +39,9 @@ def cuda_kit(
 
     Copy OUT to a machine with an NVIDIA GPU, Python, PyTorch and onnxruntime, and start OUT/run RESULTS there. It
     builds the models, runs the tests for a real GPU and measures, within nine minutes. Nothing is downloaded there.
+
+    \b
+    phi3v bench cuda-kit .cuda-kit --arch 90
     """
     from phi3v.bench.cuda_kit import render_size, render_sizes, write_kit
 

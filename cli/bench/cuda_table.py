@@ -54,6 +54,9 @@ def cuda_table(
     The record is written after every answer. A subject that fails is noted in it, and the others go on.
 
     --device cpu --size tiny tries the same without a GPU.
+
+    \b
+    phi3v bench cuda-table results --minutes 9
     """
     from phi3v.bench.cuda_table import write_table
 

@@ -22,6 +22,9 @@ def export_settings(checkpoint: Path, out: Path, case: Case, rounds: int) -> Non
     """Export CHECKPOINT in every quantisation, measure, and write OUT/record.json and OUT/table.md.
 
     The models go to OUT/models.
+
+    \b
+    phi3v bench study export-settings Phi-3-vision-128k-instruct results
     """
     from phi3v.bench.extras import require_extra
 

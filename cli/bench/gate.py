@@ -18,6 +18,9 @@ def gate(baseline: Path | None, record: bool) -> None:
 
     Exits with 1 when a ratio is worse in two measurements in a row. A baseline from another processor or from other
     package versions decides nothing.
+
+    \b
+    phi3v bench gate
     """
     from tempfile import TemporaryDirectory
 

@@ -10,6 +10,7 @@ import click
 from phi3v.types import MAX_BATCH_SIZE
 
 from .options import path_type, record_option, rounds_option, say
+from .terminal import print_markdown
 
 if TYPE_CHECKING:
     from phi3v.genai.prefill import Prefill
@@ -58,7 +59,11 @@ def growth(
     out: Path | None,
     plot: Path | None,
 ) -> None:
-    """Prefill text prompts of exact lengths on the CPU; print seconds to the first token, decode and peak memory."""
+    """Prefill text prompts of exact lengths on the CPU; print seconds to the first token, decode and peak memory.
+
+    \b
+    phi3v bench growth my-model --point 1x368 --point 8x368
+    """
     from phi3v.bench.extras import require_extra
     from phi3v.bench.growth import draw, format_table, measure
     from phi3v.models.local import resolve_model
@@ -69,4 +74,4 @@ def growth(
     record = measure(resolve_model(model), points, **settings, out=out, say=say)  # type: ignore[arg-type]
     if plot:
         draw(record, plot)
-    click.echo(format_table(record))
+    print_markdown(format_table(record))

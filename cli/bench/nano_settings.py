@@ -27,7 +27,11 @@ from .options import existing_path_type, path_type, say
 def nano_settings(
     state: Path, out: Path, count: int, jobs: tuple[str, ...], only: tuple[str, ...], num_crops: int | None
 ) -> None:
-    """Build nano from STATE in every setting below OUT, and print how many answers of each are right."""
+    """Build nano from STATE in every setting below OUT, and print how many answers of each are right.
+
+    \b
+    phi3v bench study nano-settings nano.pt results
+    """
     from phi3v.bench.extras import require_extra
 
     require_extra("export", "torch", "transformers")

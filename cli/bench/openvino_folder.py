@@ -17,7 +17,11 @@ from .options import existing_path_type, path_type
 @click.option("--group-size", type=click.IntRange(min=1), default=128, show_default=True, help="With 4 bits.")
 @click.option("--num-crops", type=click.IntRange(min=1), help="Default: the checkpoint's own.")
 def openvino_folder(checkpoint: Path, out: Path, bits: str, group_size: int, num_crops: int | None) -> None:
-    """Convert CHECKPOINT to OUT, a folder for `phi3v bench run openvino=OUT`."""
+    """Convert CHECKPOINT to OUT, a folder for `phi3v bench run openvino=OUT`.
+
+    \b
+    phi3v bench openvino-folder Phi-3-vision-128k-instruct openvino-16
+    """
     from phi3v.bench.extras import require_extra
 
     require_extra("bench-openvino", "torch", "transformers")

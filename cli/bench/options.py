@@ -15,6 +15,10 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 path_type = click.Path(path_type=Path)
 existing_path_type = click.Path(path_type=Path, exists=True)
+CASE_HELP = (
+    "What is measured, as WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS: 1344x1344:16:64 is an image of 1344 x 1344 pixels in at "
+    "most 16 crops, and an answer of 64 tokens"
+)
 record_option = click.option("--out", type=path_type, help="Write the JSON record here.")
 
 
@@ -31,14 +35,18 @@ def case_type(text: str) -> Case:
 
 def case_option(default: str) -> Callable[[_Command], _Command]:
     """Make the option for the one case that a command measures."""
-    return click.option(
-        "--case", type=case_type, default=default, show_default=True, help="WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS"
-    )
+    return click.option("--case", type=case_type, default=default, show_default=True, help=CASE_HELP)
 
 
 def rounds_option(default: int) -> Callable[[_Command], _Command]:
     """Make the option for the number of rounds, the warm-up not counted."""
-    return click.option("--rounds", type=click.IntRange(min=1), default=default, show_default=True)
+    return click.option(
+        "--rounds",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        help="How often everything is measured in turns, after a warm-up. Five or more can be compared later.",
+    )
 
 
 def say(line: str) -> None:

@@ -36,7 +36,11 @@ def parity(
     matrices: bool,
     as_json: bool,
 ) -> None:
-    """Compare MODEL with the PyTorch reference on the CHECKPOINT it was built from: ids, pixels, logits, tokens."""
+    """Compare MODEL with the PyTorch reference on the CHECKPOINT it was built from: ids, pixels, logits, tokens.
+
+    \b
+    phi3v bench parity Phi-3-vision-128k-instruct my-model --matrices
+    """
     import json
 
     from phi3v.bench.extras import require_extra

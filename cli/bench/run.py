@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from .options import case_type, path_type, record_option, rounds_option, say
+from .options import CASE_HELP, case_type, path_type, record_option, rounds_option, say
+from .terminal import print_markdown
 
 if TYPE_CHECKING:
     from phi3v.bench.cases import Case
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     multiple=True,
     default=["1344x1344:1:16"],
     show_default=True,
-    help="WIDTHxHEIGHT:NUM_CROPS:NEW_TOKENS; may be repeated.",
+    help=f"{CASE_HELP}; may be repeated.",
 )
 @rounds_option(5)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
@@ -67,7 +68,7 @@ def run(
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(render(record), encoding="utf-8")
-    click.echo(render_markdown(record))
+    print_markdown(render_markdown(record))
 
 
 def _parse_subject(text: str, device: Literal["cpu", "cuda"], threads: int | None) -> SubjectSpec:

@@ -23,6 +23,9 @@ def session(model: str, case: Case, questions: int, rounds: int, out: Path | Non
     """Ask MODEL many questions about one image on the CPU, in one session and in fresh runs, and print the ratio.
 
     Exits with 1 when the two give different tokens.
+
+    \b
+    phi3v bench session my-model --case 1344x1344:16:16 --questions 10
     """
     from phi3v.bench.session_speed import describe_round, measure
     from phi3v.models.local import resolve_model

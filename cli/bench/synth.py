@@ -49,6 +49,9 @@ def synth(
     """Write a checkpoint with random weights to OUT/checkpoint and export it to OUT/model.
 
     "full" has the real 4.2 B dimensions: its speed and memory are the real model's, its answers mean nothing.
+
+    \b
+    phi3v bench synth full --size full
     """
     from phi3v.export.build import export_model
     from phi3v.export.synthetic import full_dims, require_random_model, tiny_dims, write_random_checkpoint

@@ -71,7 +71,7 @@ def test_fewer_than_five_samples_decide_nothing() -> None:
 
 @pytest.mark.parametrize("part", ["machine", "packages", "models"])
 def test_records_that_differ_are_refused_and_the_difference_named(part: str) -> None:
-    other = record(**{part: {"cpu": "two"}})
+    other = record(**{part: {"ours": {"hash": "two"}} if part == "models" else {"cpu": "two"}})
     with pytest.raises(OptionError, match=part):
         compare(record(), other)
 

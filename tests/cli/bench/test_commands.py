@@ -21,7 +21,7 @@ from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 pytestmark = pytest.mark.torch
 
 COMMANDS = [
-    *("batch", "compare", "cuda-kit", "cuda-table", "gate", "openvino-folder"),
+    *("batch", "compare", "cuda-kit", "cuda-table", "gate", "growth", "openvino-folder"),
     *("parity", "run", "session", "study", "synth"),
 ]
 OLD_NAMES = {
