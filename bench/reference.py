@@ -58,16 +58,17 @@ class ReferenceModel:
         """Load a Hugging Face checkpoint folder with the original tensor names, without remote code."""
         return cls(Checkpoint.open(path), dtype)
 
-    def preprocess(self, prompt: str, images: Sequence[Image.Image], num_crops: int) -> ModelInputs:
+    def preprocess(self, prompt: str, images: Sequence[Image.Image], num_crops: int, system: str = "") -> ModelInputs:
         """Run the reference processor: pixel_values [N, 1 + num_crops, 3, 336, 336], and ids chunk by chunk.
 
         Raises PromptError for a prompt that spells a control token or an image tag: the reference would read it as one,
         the runtime as text.
         """
-        if spelled := _CONTROL.search(prompt):
+        if spelled := _CONTROL.search(system + prompt):
             raise PromptError(f"the PyTorch reference would read {spelled[0]} in the prompt as control; rephrase")
         tags = "".join(f"<|image_{n}|>\n" for n in range(1, len(images) + 1))
-        text = f"<|user|>\n{tags}{prompt}<|end|>\n<|assistant|>\n"
+        before = f"<|system|>\n{system}<|end|>\n" if system else ""
+        text = f"{before}<|user|>\n{tags}{prompt}<|end|>\n<|assistant|>\n"
         processed = [process_image(image, num_crops) for image in images]
         tokens = [count_tokens(*size) for _, size in processed]
         ids: list[int] = []
@@ -162,11 +163,13 @@ class ReferenceBackend:
         """The checkpoint's own number of crops."""
         return self._model.num_crops
 
-    def preprocess(self, prompt: str, images: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
+    def preprocess(
+        self, prompt: str, images: Sequence[Image.Image], num_crops: NumCrops, system: str = ""
+    ) -> ModelInputs:
         """Run the reference processor."""
         if num_crops == "auto":
             raise OptionError("num_crops is 'auto'; the PyTorch reference takes 1 to 16")
-        return self.reference.preprocess(prompt, images, num_crops)
+        return self.reference.preprocess(prompt, images, num_crops, system)
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> ReferenceGeneration:
         """Begin a generation; nothing is computed before its first `step`."""

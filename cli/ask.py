@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from .answer_options import answer_format_options
+from .completion import complete_files
 from .image_args import image_arguments
-from .notices import announce_model
-from .options import device_option, duration, generation_options, model_option, num_crops_option, threads_option
+from .notices import announce_model, check_request, quiet_option
+from .options import (
+    background_option,
+    device_option,
+    duration,
+    generation_options,
+    model_option,
+    num_crops_option,
+    system_option,
+    threads_option,
+)
 from .output import AnswerPrinter
+from .question import read_prompt, split_words
 
 if TYPE_CHECKING:
     from phi3v import GenerationRequest
@@ -21,13 +32,16 @@ if TYPE_CHECKING:
     from .answering import LoadedEngine
 
 
-@click.command()
+@click.command(short_help="Ask a question about images.")
 @click.argument("prompt")
-@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.argument("images", nargs=-1, metavar="[IMAGE]...", shell_complete=complete_files)
 @model_option
+@quiet_option
 @device_option
 @threads_option
 @num_crops_option
+@background_option
+@system_option
 @generation_options
 @answer_format_options
 @click.option(
@@ -63,13 +77,15 @@ def ask(
 ) -> None:
     """Ask PROMPT about images: paths, http(s) URLs, data: URLs, or - for standard input.
 
-    The images stand before the text, unless PROMPT places them with <|image_1|>, <|image_2|>, ...
+    The images stand before the text, unless PROMPT places them with <|image_1|>, <|image_2|>, ... @FILE reads PROMPT
+    from a file, @- from standard input; @@ begins a question with @.
 
     \b
     phi3v ask "What is this?" photo.jpg
     phi3v ask "What is the difference?" before.png after.webp
     phi3v ask "What does the chart show?" chart.png -q "Which bar is the highest?" -q "What is its value?"
     curl -s https://example.org/chart.png | phi3v ask "Explain this chart." -
+    phi3v ask @question.txt chart.png --system "Answer in one sentence."
     phi3v ask "Title, author and year?" cover.jpg --schema 'title, author, year int?'
     """
     from phi3v.options import make_request
@@ -79,35 +95,42 @@ def ask(
     if keep_alive_s is not None and (no_warm or questions):
         other = "--no-warm" if no_warm else "-q (whose session stays in this process)"
         raise click.UsageError(f"--keep-alive and {other} exclude each other; give one of them")
+    prompt, images = split_words(prompt, images)
+    prompt, *more = (read_prompt(word, images) for word in (prompt, *questions))
+    options["system"] = read_prompt(options.get("system", ""), images)
     request = make_request(prompt, image_arguments(images), **options)
-    _check_prompts((prompt, *questions), len(images))
+    _check_prompts((prompt, *more), request)
     printer = AnswerPrinter(as_json, whole=request.answer_format is not None, stats=stats)
     if questions:
         with load_engine(model, device, request.images) as loaded:
             announce_model(loaded.answerer.model, named=model is not None)
-            _answer_all(loaded, request, (prompt, *questions), printer)
+            check_request(loaded.answerer.model, request)
+            _answer_all(loaded, request, (prompt, *more), printer)
         return
     with open_answer(
         request, model, device, use_warm=not no_warm, keep_alive_s=keep_alive_s, streams=printer.streams
     ) as answer:
         announce_model(answer.answerer.model, named=model is not None)
+        check_request(answer.answerer.model, request)
         result = printer.print_tokens(answer)
         printer.print_result(answer.answerer, prompt, result)
 
 
-def _check_prompts(prompts: tuple[str, ...], image_count: int) -> None:
+def _check_prompts(prompts: tuple[str, ...], request: GenerationRequest) -> None:
     """Refuse a bad prompt before a model is loaded for the ones in front of it. Raises PromptError."""
     from phi3v.prompt import PromptLayout
 
     for prompt in prompts:
-        PromptLayout.of(prompt, image_count)
+        PromptLayout.of(prompt, len(request.images), request.system)
 
 
 def _answer_all(
     loaded: LoadedEngine, request: GenerationRequest, questions: tuple[str, ...], printer: AnswerPrinter
 ) -> None:
     """Answer several questions in one session, which reads the images of the request once."""
-    with loaded.engine.session(request.images, num_crops=request.num_crops) as session:
+    with loaded.engine.session(
+        request.images, num_crops=request.num_crops, background=request.background, system=request.system
+    ) as session:
         for number, question in enumerate(questions):
             printer.separate(question, first=number == 0)
             with session.stream_request(replace(request, prompt=question, images=())) as stream:

@@ -11,6 +11,8 @@ from dataclasses import asdict
 
 import click
 
+from phi3v.machine.install import install_line
+
 from .check import Check
 from .options import model_option
 
@@ -23,7 +25,7 @@ _CLASHES = (("onnxruntime-genai", "onnxruntime-genai-cuda"), ("onnxruntime", "on
 _PACKAGES = ("numpy", "pillow", "tokenizers", "click", "rich")
 
 
-@click.command()
+@click.command(short_help="Check this machine.")
 @model_option
 @click.option("--nodes", is_flag=True, help="Also load the model on each device, and say which of its nodes run there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
@@ -32,6 +34,10 @@ def doctor(ctx: click.Context, model: str | None, nodes: bool, as_json: bool) ->
     """Check this machine: packages, providers, each device and what it lacks, the model, telemetry.
 
     Exits with 1 if something must be repaired before a model can run.
+
+    \b
+    phi3v doctor
+    phi3v doctor --model my-model --nodes
     """
     checks = list(examine(model, nodes=nodes))
     if as_json:
@@ -67,17 +73,17 @@ def _check_packages() -> Iterator[Check]:
 
 
 def _check_clashes() -> Iterator[Check]:
-    from phi3v.machine.cuda import installed
+    from phi3v.machine.cuda import gpus, installed
 
     for plain, cuda in _CLASHES:
         found = [f"{name} {version}" for name in (plain, cuda) if (version := installed(name))]
         if len(found) == 2:
-            remedy = f"pip uninstall -y {plain} {cuda} && pip install 'phi3v[cuda]'"
+            remedy = f"pip uninstall -y {plain} {cuda} && {install_line('cuda' if gpus() else 'cpu')}"
             yield Check(plain, "fail", f"{' and '.join(found)} overwrite each other's files", remedy)
         elif found:
             yield Check(found[0].split()[0], "ok", found[0].split()[1])
         else:
-            yield Check(plain, "fail", "not installed", "pip install 'phi3v[cpu]'  (or 'phi3v[cuda]')")
+            yield Check(plain, "fail", "not installed", install_line("cuda" if gpus() else "cpu"))
 
 
 def _check_engine() -> Iterator[Check]:
@@ -92,7 +98,7 @@ def _check_engine() -> Iterator[Check]:
         yield Check("engine", "fail", "onnxruntime-genai does not load", str(exc))
         return
     except ImportError as exc:
-        yield Check("engine", "fail", f"onnxruntime does not load: {exc}", "pip install 'phi3v[cpu]'")
+        yield Check("engine", "fail", f"onnxruntime does not load: {exc}", install_line("cpu"))
         return
     onnxruntime.set_default_logger_severity(4)
     wanted = ["CPUExecutionProvider", "CUDAExecutionProvider"]
@@ -145,7 +151,7 @@ def _check_cuda() -> Iterator[Check]:
     try:
         missing = missing_cuda_libraries()
     except MissingDependencyError as exc:
-        yield Check("cuda", "fail", str(exc), "pip install 'phi3v[cuda]'")
+        yield Check("cuda", "fail", str(exc), install_line("cuda"))
         return
     for library in missing:
         yield Check(library, "fail", "cannot be loaded", f"pip install {CUDA_LIBRARIES[library]}")

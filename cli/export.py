@@ -11,7 +11,7 @@ from .options import block_size_option, build_device_option, precision_option, p
 from .progress import progress_bar
 
 
-@click.command()
+@click.command(short_help="Build a model folder from a checkpoint.")
 @click.argument("checkpoint", required=False)
 @click.argument("out", required=False)
 @click.option(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def check_images(images: Sequence[ImageSource]) -> None:
     """Refuse files that are missing, too large or not images, by their first bytes. Raises ImageError.
 
-    Checked are paths and data: URLs, also those that a client of the warm engine has read (warm/wire.HeldImage).
+    Checked are paths and data: URLs, also those that a client of the warm engine has read (warm/wire.py).
     Standard input and http(s) URLs are not read yet, so the engine checks them when it decodes them.
     """
     from phi3v.images.load import check_image  # loads Pillow and numpy, which a client of the warm engine never needs

@@ -10,7 +10,8 @@ import click
 
 from .columns import print_columns
 from .image_args import image_arguments
-from .notices import model_notices
+from .notices import describe_model, say
+from .options import background_option
 
 if TYPE_CHECKING:
     from phi3v.types import NumCrops
@@ -19,18 +20,25 @@ _PUBLISHED_KV = {"fp16": 393_216, "fp32": 786_432}
 """KV bytes per token of the 4.2 B model: 32 layers x 2 x 3072 values, in fp16 on a GPU and in fp32 on the CPU."""
 
 
-@click.command()
+@click.command(short_help="Describe a model, or what an image costs.")
 @click.argument("target", metavar="MODEL|IMAGE")
 @click.option("--model", metavar="NAME|FOLDER", help="Count KV memory for this model. Default: for the 4.2 B model.")
+@background_option
 @click.option("--matrices", is_flag=True, help="Of a model with int8 prefill: how each matrix is multiplied there.")
-def info(target: str, model: str | None, matrices: bool) -> None:
-    """Describe a model (a folder or a pulled one's name), or what an image costs in crops, tokens and KV memory."""
+def info(target: str, model: str | None, background: str, matrices: bool) -> None:
+    """Describe a model (a folder or a pulled one's name), or what an image costs in crops, tokens and KV memory.
+
+    \b
+    phi3v info chart.png
+    phi3v info nano
+    phi3v info my-model --matrices
+    """
     from phi3v.models.local import find_local, is_builtin, resolve_model
 
     if Path(target).is_dir() or (not Path(target).exists() and (find_local(target) or is_builtin(target))):
         _describe_model(resolve_model(target), matrices)
     else:
-        _describe_image(target, model)
+        _describe_image(target, model, background)
 
 
 def _describe_model(folder: Path, matrices: bool) -> None:
@@ -44,7 +52,7 @@ def _describe_model(folder: Path, matrices: bool) -> None:
         prefill, table = _summarise_prefill(plans, bool(model.block_graphs)), _list_matrices(plans)
     switch = model.original_context_length
     click.echo(f"{model.path}: {model.precision or 'published build'}, built for {model.built_for}")
-    for line in model_notices(model, named=True):
+    for line in describe_model(model):
         click.echo(line)
     click.echo(f"devices    {', '.join(model.devices)}")
     for part, size in model.graphs.items():
@@ -77,16 +85,21 @@ def _list_matrices(plans: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def _describe_image(target: str, model: str | None) -> None:
+def _describe_image(target: str, model: str | None, background: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from phi3v import hd
-    from phi3v.images.load import load_image
+    from phi3v.images.load import read_image
     from phi3v.models.folder import ModelDir
     from phi3v.models.local import resolve_model
 
-    size = load_image(image_arguments((target,))[0]).size
+    image = read_image(image_arguments((target,))[0], background)
+    if image.how:
+        click.echo(f"read as    {image.how}")
+    for note in image.notes:
+        say(note)
+    size = image.image.size
     kv = {"KV": ModelDir.open(resolve_model(model)).kv_bytes_per_token} if model else _PUBLISHED_KV
     table = Table("num_crops", "grid", "crops", "tokens", *(f"{name} MiB" for name in kv), box=None)
     choices: tuple[NumCrops, ...] = (1, 4, 9, 16, "auto")

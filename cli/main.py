@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -28,6 +29,8 @@ from .rm import rm
 from .verify import verify
 from .warm_command import warm
 
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells expect."""
 
@@ -35,9 +38,18 @@ INTERRUPTED = 130
 class _ErrorEdge(click.Group):
     """Turns errors into messages and exit statuses.
 
-    Phi3VError and OSError become a message on stderr and status 1, Ctrl-C becomes status 130, and a closed pipe ends
-    the command silently.
+    Phi3VError and OSError become a message on stderr and status 1, as does a lack of memory. Ctrl-C becomes status
+    130, and a closed pipe ends the command silently.
     """
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program; also what is printed before a command begins, such as --help, may not fit on its disk."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as exc:
+            _drop_stdout()
+            click.echo(f"Error: {_describe_os_error(exc)}", err=True)
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         _prepare_stdout()
@@ -53,7 +65,30 @@ class _ErrorEdge(click.Group):
             ctx.exit(1)
         except OSError as exc:
             _drop_stdout()
-            raise click.ClickException(f"{exc.filename}: {exc.strerror}" if exc.filename else str(exc)) from exc
+            raise click.ClickException(_describe_os_error(exc)) from exc
+        except (MemoryError, ImportError, RuntimeError) as exc:
+            if (reason := _describe_shortage(exc)) is None:
+                raise
+            raise click.ClickException(reason) from exc
+
+
+def _describe_os_error(exc: OSError) -> str:
+    if exc.filename:
+        return f"{exc.filename}: {exc.strerror}"
+    return f"standard output cannot be written ({exc.strerror})" if exc.errno in _DISK_ERRORS else str(exc)
+
+
+def _describe_shortage(exc: Exception) -> str | None:
+    """Say that there is too little memory, if an error means that; a library that does not fit fails to load."""
+    limited = "close other programs, or raise the limit that `ulimit -v` shows"
+    if isinstance(exc, MemoryError):
+        return f"there is not enough memory; {limited}"
+    if "start new thread" in str(exc):
+        return f"no thread can be started; {limited}, or that of `ulimit -u`"
+    if isinstance(exc, ImportError):
+        reason = next((line for line in str(exc).splitlines() if "failed to map" in line or "allocate" in line), "")
+        return f"a library does not fit into memory ({reason.strip()}); {limited}" if reason else None
+    return None
 
 
 def _prepare_stdout() -> None:

@@ -7,13 +7,16 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(short_help="Turn an old build into one that loads.")
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
 def migrate(old: Path, new: Path) -> None:
     """Make the folder NEW, which today's engine loads, from a build OLD in the layout before onnxruntime-genai 0.5.
 
     The weights are shared between both folders, not copied. Needs the onnx package (pip install onnx).
+
+    \b
+    phi3v migrate old-build new-build
     """
     from phi3v.errors import MissingDependencyError
 

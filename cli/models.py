@@ -13,10 +13,15 @@ if TYPE_CHECKING:
     from phi3v.models.local import LocalModel, Machine
 
 
-@click.command()
+@click.command(short_help="List the models there are.")
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def models(as_json: bool) -> None:
-    """List the published models and the ones on this machine, and say which fit it. Opens no socket."""
+    """List the published models and the ones on this machine, and say which fit it. Opens no socket.
+
+    \b
+    phi3v models
+    phi3v models --json
+    """
     from phi3v.export.hub.catalog import BUILDS
     from phi3v.models.folder import BUILTIN
     from phi3v.models.local import BUILTIN_NAME, Machine, local_models

@@ -14,13 +14,22 @@ from phi3v.errors import OptionError
 from phi3v.machine.device_table import DEVICE_VARIABLE, SPELLINGS, TABLE, DeviceName, split_device
 from phi3v.machine.threads import THREADS_VARIABLE
 
+from .completion import complete_model
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 model_option = click.option(
     "--model",
+    "-m",
+    shell_complete=complete_model,
     metavar="NAME|FOLDER",
     help="Pulled model (name or name:variant), model folder, or nano, the built-in model. "
     "Default: $PHI3V_MODEL, else the best pulled one for this machine, else the built-in one.",
+)
+
+
+system_option = click.option(
+    "--system", default="", metavar="TEXT|@FILE", help="Instructions that stand in front of the conversation."
 )
 
 
@@ -98,6 +107,15 @@ num_crops_option = click.option(
     metavar="1-16|auto",
     help="Most 336-pixel crops an image is cut into: more detail, more tokens. auto: the fewest that keep each "
     "image's own resolution. Default: the model folder's.",
+)
+
+background_option = click.option(
+    "--background",
+    metavar="COLOUR|drop",
+    default="white",
+    show_default=True,
+    help="Colour behind transparent pixels, such as white or #202020; drop: show what transparency hides, as the "
+    "PyTorch reference does.",
 )
 
 _GENERATION = (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .interrupts import killable
+from .notices import report_result
 
 if TYPE_CHECKING:
     from phi3v import GenerationResult, TokenStream
@@ -54,11 +55,12 @@ class AnswerPrinter:
         return answer.result
 
     def print_result(self, answerer: Answerer, prompt: str, result: GenerationResult) -> None:
-        """Print the JSON object, or the text that was held back, and the stats."""
+        """Print the JSON object, or the text that was held back, what there is to say of the images, and the stats."""
         if self.as_json:
             click.echo(json.dumps(answer_record(answerer, prompt, result) | {"warm": answerer.warm}))
         elif self.whole:
             click.echo(result.text)
+        report_result(result)
         if self.stats:
             click.echo("\n".join(stats_lines(answerer, result)), err=True)
 
@@ -77,6 +79,7 @@ def answer_record(answerer: Answerer, prompt: str, result: GenerationResult) -> 
         "prompt": prompt,
         "text": result.text,
         "finish_reason": result.finish_reason,
+        "notes": list(result.notes),
         "usage": asdict(result.usage),
         "timings": {"load_s": answerer.load_s, **times},
         "model": str(answerer.model.path),

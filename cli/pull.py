@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from phi3v.export.hub.pull import Plan
 
 
-@click.command()
+@click.command(short_help="Fetch a published model.")
 @click.argument("name", default="phi-3-vision", metavar="[NAME[:VARIANT]]")
 @pull_device_option
 @click.option("--revision", help="Branch, tag or commit of the repository. Default: the catalogue's.")

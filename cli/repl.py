@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from phi3v.near_miss import suggest
+
+from .chat_state import history_file, save_conversation
 from .image_check import check_images
 from .interrupts import Interrupt
+from .line_input import LineInput
+from .notices import report_result, tell
 from .output import write
 from .transcript import save
 
 if TYPE_CHECKING:
     from phi3v import GenerationRequest, GenerationResult, Session, TokenStream
 
-_PROMPT = "> "
 _HELP = """\
 /image PATH   show another image (path or URL) with the next question; the model then reads all of them again
 /reset        forget the conversation; the images on the command line stay
 /save FILE    write the conversation to FILE, as Markdown or JSON by its suffix (.md, .json)
 /help         print this help
 /quit         end the chat; so does Ctrl-D
+A line that ends in a backslash goes on in the next one; everything between two lines of three quotes is one question.
 Ctrl-C ends an answer; while the model still reads images and prompt, a second one ends the program.
 To ask a question that begins with a slash, start the line with a space."""
 
@@ -35,7 +37,7 @@ class Repl:
     """One conversation on standard input and output.
 
     Every question takes its options from `opening`. `format_answer` gets a question and its finished answer, and what
-    it returns is printed in place of the text as it comes.
+    it returns is printed in place of the text as it comes. `keeps`: lines and conversation are kept for the next run.
     """
 
     def __init__(
@@ -44,12 +46,13 @@ class Repl:
         model: str,
         opening: GenerationRequest,
         format_answer: Callable[[str, GenerationResult], str] | None = None,
+        *,
+        keeps: bool = False,
     ) -> None:
         self._format_answer = format_answer
         self._session = session
         self._model = model
         self._opening = opening
-        self._interactive = sys.stdin.isatty()
         self._images: list[str] = []
         self._saved: set[Path] = set()
         self._failed = False
@@ -57,14 +60,21 @@ class Repl:
             "/image": self._add_image,
             "/reset": self._reset,
             "/save": self._save,
-            "/help": lambda _: _say(_HELP),
+            "/help": lambda _: tell(_HELP),
         }
+        self._keeps = keeps
+        self._lines = LineInput((*self._commands, "/quit"), history_file() if keeps else None)
+        self._interactive = self._lines.interactive
+
+    def show_next(self, images: Sequence[str]) -> None:
+        """Show more images with the next question."""
+        self._images.extend(images)
 
     def run(self) -> bool:
         """Take turns until the lines end. Return whether a turn failed that came from a script."""
         if self._interactive:
-            _say("Type a question; /help lists what else there is.")
-        for line in _read_lines(self._interactive):
+            tell("Type a question; /help lists what else there is.")
+        for line in self._lines:
             if line.strip() == "/quit":
                 break
             self._take_turn(line)
@@ -85,13 +95,13 @@ class Repl:
         except KeyboardInterrupt:
             if not self._interactive:
                 raise
-            _say("interrupted")
+            tell("interrupted")
 
     def _run_command(self, line: str) -> None:
         name, _, rest = line.strip().partition(" ")
         command = self._commands.get(name)
         if command is None:
-            self._refuse(f"{name} is not a command; /help lists them")
+            self._refuse(f"{name} is not a command{suggest(name, (*self._commands, '/quit'))}; /help lists them")
         else:
             command(rest.strip())
 
@@ -112,12 +122,15 @@ class Repl:
         result = stream.result
         if self._format_answer is not None:
             write(self._format_answer(prompt, result) + "\n")
+        report_result(result)
+        if self._keeps:
+            save_conversation(self._model, self._session.history)
         if len(self._session.history) > turns:
             self._images.clear()
         used, length = self._session.context_used, self._session.context_length
         ended = "interrupted; " if result.finish_reason == "cancelled" else ""
         rate = f", {result.timings.tokens_per_s:.1f} tokens/s" if result.timings.decode_tokens else ""
-        _say(f"[{ended}context {used} of {length} tokens, {100 * used / length:.0f} %{rate}]")
+        tell(f"[{ended}context {used} of {length} tokens, {100 * used / length:.0f} %{rate}]")
 
     def _print(self, stream: TokenStream, interrupt: Interrupt) -> None:
         printed = ""
@@ -149,12 +162,12 @@ class Repl:
             self._refuse(str(exc))
             return
         self._images.append(path)
-        _say(f"{path} will be shown with the next question")
+        tell(f"{path} will be shown with the next question")
 
     def _reset(self, _: str) -> None:
         self._session.reset()
         self._images.clear()
-        _say("a new conversation")
+        tell("a new conversation")
 
     def _save(self, name: str) -> None:
         try:
@@ -166,47 +179,10 @@ class Repl:
             else:
                 save(path, self._model, self._session.history)
                 self._saved.add(path.resolve())
-                _say(f"{path}: {len(self._session.history)} turns")
+                tell(f"{path}: {len(self._session.history)} turns")
         except (OSError, ValueError, RuntimeError) as exc:
             self._refuse(f"{name}: {getattr(exc, 'strerror', None) or exc}")
 
     def _refuse(self, message: str) -> None:
         self._failed = True
         click.echo(f"Error: {message}", err=True)
-
-
-def _say(message: str) -> None:
-    click.echo(message, err=True)
-
-
-def _read_lines(interactive: bool) -> Iterator[str]:
-    """Yield the lines of standard input as they are typed. Ctrl-C in a terminal drops the line that is being typed."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")
-    while True:
-        try:
-            line = _read_line(interactive)
-        except EOFError:
-            if interactive:
-                _say("")
-            return
-        except KeyboardInterrupt:
-            if not interactive:
-                raise
-            _say("")
-        else:
-            yield line
-
-
-def _read_line(interactive: bool) -> str:
-    """Read one line, edited by readline if both ends are a terminal. Raises EOFError after the last."""
-    if interactive and sys.stdout.isatty():
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  input() then edits lines and recalls earlier ones by the arrow keys
-        return input(_PROMPT)
-    if interactive:
-        click.echo(_PROMPT, nl=False, err=True)
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line.removesuffix("\n")

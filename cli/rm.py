@@ -5,11 +5,15 @@ from __future__ import annotations
 import click
 
 
-@click.command()
+@click.command(short_help="Delete a pulled model.")
 @click.argument("name", metavar="NAME[:VARIANT]")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def rm(name: str, yes: bool) -> None:
-    """Delete a pulled model, or what an unfinished pull has left of it, and say how many bytes that freed."""
+    """Delete a pulled model, or what an unfinished pull has left of it, and say how many bytes that freed.
+
+    \b
+    phi3v rm phi-3-vision:cpu-int4
+    """
     from phi3v.export.hub.remove import plan_removal, remove
 
     removal = plan_removal(name)

@@ -7,12 +7,15 @@ import click
 from .progress import progress_bar
 
 
-@click.command()
+@click.command(short_help="Check a model's files.")
 @click.argument("model", metavar="NAME[:VARIANT]|FOLDER")
 def verify(model: str) -> None:
     """Read every file of a model on this machine and compare it with the manifest of its fetch or export.
 
     Names each bad file and exits with 1; such a model does not load until `phi3v pull` has repaired it.
+
+    \b
+    phi3v verify phi-3-vision
     """
     from phi3v.export.progress import Meter
     from phi3v.models.local import resolve_model

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .warm.frames import Message
 
 
-@click.command()
+@click.command(short_help="Keep a model loaded for the next question.")
 @model_option
 @device_option
 @threads_option

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import MissingDependencyError, OptionError
+from ..machine.install import install_line
 from ..models.folder import BLOCK_GRAPHS
 from .precision import Recipe, choose_prefill, folder_bytes, recipe
 from .progress import Meter, Progress
@@ -20,7 +21,7 @@ def _extra_needed() -> Iterator[None]:
         yield
     except ImportError as exc:
         raise MissingDependencyError(
-            f'exporting needs {exc.name}, which is not installed; run `pip install "phi3v[cpu,export]"`'
+            f"exporting needs {exc.name}, which is not installed; run `{install_line('cpu', 'export')}`"
         ) from exc
 
 

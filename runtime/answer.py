@@ -28,6 +28,7 @@ class Answer:
         self._stop = StopStrings(prepared.request.stop)
         self._ids: list[int] = []
         self._pieces: list[str] = []
+        self._space = ""
         self._prefill_s = self._decode_s = 0.0
         self._steps = 0
         self.finish_reason: FinishReason | None = None
@@ -42,7 +43,7 @@ class Answer:
         if token_id in self._eos:
             return self._last(token_id, "stop")
         self._ids.append(token_id)
-        text = self._stop.push(self._decoder.push(token_id))
+        text = self._trim(self._stop.push(self._decoder.push(token_id)))
         if self._stop.hit or self.chooser.finished:
             return self._last(token_id, "stop", text)
         if len(self._ids) == self._prepared.request.max_new_tokens:
@@ -56,7 +57,7 @@ class Answer:
     def cancel(self) -> None:
         """End an unfinished answer here; the text so far is kept."""
         if self.finish_reason is None:
-            self._pieces.append(self._held_back())
+            self._pieces.append(self._trim(self._held_back()))
             self.finish_reason = "cancelled"
 
     def result(self) -> GenerationResult:
@@ -66,7 +67,9 @@ class Answer:
         usage = Usage(len(inputs.input_ids), sum(inputs.image_tokens), len(self._ids))
         later = max(0, self._steps - 1)
         timings = Timings(prepared.image_decode_s, prepared.preprocess_s, self._prefill_s, self._decode_s, later)
-        return GenerationResult("".join(self._pieces), tuple(self._ids), self.finish_reason, usage, timings)
+        return GenerationResult(
+            "".join(self._pieces), tuple(self._ids), self.finish_reason, usage, timings, prepared.notes
+        )
 
     def _add_step(self, seconds: float) -> None:
         if self._steps == 0:
@@ -76,10 +79,22 @@ class Answer:
         self._steps += 1
 
     def _last(self, token_id: int, reason: FinishReason, text: str = "") -> Token:
-        text += self._held_back()
+        text += self._trim(self._held_back())
         self._pieces.append(text)
         self.finish_reason = reason
         return Token(token_id, text)
+
+    def _trim(self, text: str) -> str:
+        """Text without white space at either end of the answer: what may be the end waits for more text.
+
+        An answer in a format keeps its own.
+        """
+        if self._must_complete:
+            return text
+        text = self._space + text if any(self._pieces) else text.lstrip()
+        kept = text.rstrip()
+        self._space = text[len(kept) :]
+        return kept
 
     def _held_back(self) -> str:
         """Text held back for the rest of a character or of a stop string; it belongs to the answer if none came."""

@@ -92,8 +92,10 @@ class Preprocessor(Protocol):
         """The model's own tokenizer."""
         ...
 
-    def preprocess(self, prompt: str, images: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
-        """Turn a prompt and RGB images into tensors."""
+    def preprocess(
+        self, prompt: str, images: Sequence[Image.Image], num_crops: NumCrops, system: str = ""
+    ) -> ModelInputs:
+        """Turn a prompt, behind the instructions `system`, and RGB images into tensors."""
         ...
 
 

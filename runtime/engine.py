@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from .backend import Backend
 from .batch import answer_all
 from .closing import Closing
 from .errors import BuiltinModelWarning, OptionError, Phi3VError
+from .images.background import DEFAULT_BACKGROUND
 from .models.folder import BUILTIN, ModelDir
 from .models.local import resolve_model, wanted_model
 from .options import ExtractOptions, GenerationOptions, make_request
@@ -20,7 +21,6 @@ from .stream import TokenStream
 if TYPE_CHECKING:
     from typing import Any, Unpack
 
-    from .answer_format import AnswerFormat
     from .images.load import ImageSource
     from .machine.device_table import DeviceName
     from .session import Session
@@ -57,8 +57,9 @@ class Engine(Closing):
 
         `images`: paths, bytes, PIL images, uint8 arrays [H, W(, 3|4)], http(s) or `data:` URLs, binary files.
         `options`: `max_new_tokens`, `num_crops`, `stop`, `temperature`, `top_k`, `top_p`, `repetition_penalty`, `seed`,
-        `answer_format`; `phi3v.GenerationOptions` describes each. Raises only subclasses of Phi3VError, and
-        TypeError for an option that does not exist.
+        `answer_format`, `background`, `system`; `phi3v.GenerationOptions` describes each. Raises only subclasses of
+        Phi3VError, and TypeError for an option that does not exist. Ctrl-C (SIGINT) arrives when vision and prefill are
+        over, which takes a minute with long prompts: genai does not let Python run meanwhile.
         """
         return self.stream(prompt, images, **options).drain()
 
@@ -75,17 +76,17 @@ class Engine(Closing):
 
     @overload
     def extract(
-        self,
-        kind: Mapping[str, Any] | AnswerFormat,
-        prompt: str,
-        images: Sequence[ImageSource] = (),
-        **options: Unpack[ExtractOptions],
+        self, kind: Any, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[ExtractOptions]
     ) -> Any: ...
 
     def extract(
         self, kind: Any, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[ExtractOptions]
     ) -> Any:
         """Answer with a value: an instance of a dataclass or a pydantic model, a list of them, an int, ...
+
+        `kind`: str, int, float, bool, list[...], X | None, Literal, an Enum, a dataclass, a TypedDict; with
+        pydantic installed also its models, date, datetime, dict[str, ...], tuple[...], other unions, and each of these
+        inside another.
 
             @dataclass
             class Book:
@@ -145,14 +146,22 @@ class Engine(Closing):
         """
         return answer_all(self._backend, prepared, batch_size, max_memory)
 
-    def session(self, images: Sequence[ImageSource] = (), *, num_crops: NumCrops | None = None) -> Session:
+    def session(
+        self,
+        images: Sequence[ImageSource] = (),
+        *,
+        num_crops: NumCrops | None = None,
+        background: str = DEFAULT_BACKGROUND,
+        system: str = "",
+    ) -> Session:
         """Ask many questions about the same images, or have a conversation about them; close it when done.
 
-        The images are decoded here, and go through the model with the first question only.
+        `num_crops`, `background` and `system` as in `GenerationOptions`. The images are decoded here, and go through
+        the model with the first question only.
         """
         from .session import Session
 
-        return Session(self._backend, images, num_crops)
+        return Session(self._backend, images, num_crops, background, system)
 
     def close(self) -> None:
         """Free the model."""

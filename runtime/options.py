@@ -31,6 +31,8 @@ class ExtractOptions(_Options, total=False):
     """What `Engine.extract` takes: its format is its first argument, and stop strings would cut it short."""
 
     num_crops: NumCrops | None
+    background: str
+    system: str
 
 
 class SessionOptions(_Options, total=False):
@@ -46,9 +48,10 @@ class GenerationOptions(ExtractOptions, SessionOptions, total=False):
 
     `max_new_tokens`: longest answer, in tokens (512). `num_crops`: 1 to 16, the most 336-pixel crops an image is cut
     into (more detail, more tokens); "auto", the fewest that keep each image's own resolution; None, the model folder's
-    default. `stop`: strings that end the answer and are not part of it. `temperature` 0 is greedy, and then `top_k`
-    (0: no limit), `top_p` and `seed` (None: a fresh one) have no effect. `repetition_penalty` above 1 repeats less.
-    `answer_format`: a JsonSchema, Regex or Choices that the answer must match.
+    default. `background`: the colour behind transparent pixels ("white"), or "drop". `system`: instructions in front of
+    the conversation. `stop`: strings that end the answer and are not part of it. `temperature` 0 is greedy, and then
+    `top_k` (0: no limit), `top_p` and `seed` (None: a fresh one) have no effect. `repetition_penalty` above 1 repeats
+    less. `answer_format`: a JsonSchema, Regex or Choices that the answer must match.
     """
 
 

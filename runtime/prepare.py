@@ -16,7 +16,7 @@ from PIL import Image
 from . import hd
 from .backend import ModelInputs, Preprocessor
 from .errors import ContextLengthError, OptionError, Phi3VError
-from .images.load import load_image
+from .images.load import read_image
 from .machine.device_table import Device, row_of
 from .machine.memory import available_memory
 from .models.folder import ModelDir
@@ -38,6 +38,8 @@ class PreparedRequest:
     inputs: ModelInputs
     image_decode_s: float
     preprocess_s: float
+    notes: tuple[str, ...] = ()
+    """What a person should know of the images."""
 
     @property
     def most_tokens(self) -> int:
@@ -71,9 +73,11 @@ class HdPreprocessor:
         """The folder's own number of crops."""
         return self._folder.num_crops
 
-    def preprocess(self, prompt: str, images: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
+    def preprocess(
+        self, prompt: str, images: Sequence[Image.Image], num_crops: NumCrops, system: str = ""
+    ) -> ModelInputs:
         """Turn a prompt and RGB images into tensors."""
-        layout = PromptLayout.of(prompt, len(images))
+        layout = PromptLayout.of(prompt, len(images), system)
         if not images:
             return ModelInputs(int32(layout.input_ids(self.tokenizer, ())), None, None, ())
         dtype = self._folder.crop_dtype
@@ -99,14 +103,15 @@ def prepare(source: Preprocessor, request: GenerationRequest, *, waits: bool = F
     num_crops, new = request.num_crops or source.num_crops, request.max_new_tokens
     if request.images:
         check(source, None, len(request.images) * LEAST_IMAGE_TOKENS, new)
-    images = [load_image(image) for image in request.images]
+    read = [read_image(image, request.background) for image in request.images]
+    images, notes = [one.image for one in read], tuple(note for one in read for note in one.notes)
     decoded = time.perf_counter()
     if images:
         check(source, None, sum(hd.plan(*image.size, num_crops).image_tokens for image in images), new)
-    inputs = source.preprocess(request.prompt, images, num_crops)
+    inputs = source.preprocess(request.prompt, images, num_crops, request.system)
     image_tokens = sum(inputs.image_tokens)
     check(source, len(inputs.input_ids) - image_tokens, image_tokens, new)
-    return PreparedRequest(request, inputs, decoded - began, time.perf_counter() - decoded)
+    return PreparedRequest(request, inputs, decoded - began, time.perf_counter() - decoded, notes)
 
 
 def start_constraint(source: Preprocessor, request: GenerationRequest) -> GrammarConstraint | None:

@@ -27,6 +27,7 @@ class Control:
 
 
 Segment = Control | str
+_SYSTEM_START: tuple[Segment, ...] = (Control("<|system|>"), "\n")
 _TURN_START: tuple[Segment, ...] = (Control("<|user|>"), "\n")
 _ANSWER_END: tuple[Segment, ...] = (Control("<|end|>"), "\n")
 _TURN_END: tuple[Segment, ...] = (*_ANSWER_END, Control("<|assistant|>"), "\n")
@@ -43,13 +44,14 @@ class PromptLayout:
     order: tuple[int, ...]
 
     @classmethod
-    def of(cls, prompt: str, image_count: int) -> PromptLayout:
-        """Lay out one user turn with `image_count` images.
+    def of(cls, prompt: str, image_count: int, system: str = "") -> PromptLayout:
+        """Lay out one user turn with `image_count` images, after a turn with instructions if there are any (`system`).
 
         Images come before the text, unless the text places them itself with `<|image_1|>` ... `<|image_N|>`.
         Raises PromptError when such tags do not name every image exactly once, or `prompt` is not valid Unicode.
         """
         _require_unicode(prompt)
+        _require_unicode(system)
         if not prompt.strip() and not image_count:
             raise PromptError("the prompt is empty and there is no image; ask something")
         tags = [int(number) for number in _IMAGE_TAG.findall(prompt)]
@@ -60,7 +62,8 @@ class PromptLayout:
             raise PromptError(_tag_mismatch(tags, image_count))
         texts = _IMAGE_TAG.split(prompt)[::2]
         chunks: list[tuple[Segment, ...]] = [(text,) for text in texts]
-        chunks[0] = _join(_TURN_START, chunks[0])
+        before = _join(_join(_SYSTEM_START, (system,)), _ANSWER_END) if system else ()
+        chunks[0] = _join(_join(before, _TURN_START), chunks[0])
         chunks[-1] = _join(chunks[-1], _TURN_END)
         return cls(tuple(chunks), tuple(tag - 1 for tag in tags))
 

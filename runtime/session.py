@@ -16,14 +16,18 @@ from .backend import Backend, Generation
 from .closing import Closing
 from .conversation import ImageStack, Spoken, conversation_inputs
 from .errors import InferenceError, OptionError
+from .images.background import DEFAULT_BACKGROUND
 from .options import SessionOptions, make_request
 from .prepare import LEAST_IMAGE_TOKENS, PreparedRequest, check_fits
 from .prompt import PromptLayout
 from .stream import TokenStream
-from .types import GenerationRequest, GenerationResult, NumCrops, Token, Turn
+from .types import GenerationRequest, GenerationResult, NumCrops, Timings, Token, Turn, Usage
 
 if TYPE_CHECKING:
     from .images.load import ImageSource
+
+
+_NO_TIME = Timings(0.0, 0.0, 0.0, 0.0, 0)
 
 
 class Session(Closing):
@@ -36,17 +40,24 @@ class Session(Closing):
         print(session.chat("Shorter, please.").text)  # knows what was said
 
     `ask` and `stream` answer one question about the session's images and forget it; `chat` and `chat_stream` continue
-    the conversation. The options are those of `Engine.generate`, except `num_crops`, which belongs to the session. One
-    answer at a time: the next question ends an unfinished one. Use it from one thread.
+    the conversation. The options are those of `Engine.generate`, except `num_crops`, `background` and `system`, which
+    belong to the session. One answer at a time: the next question ends an unfinished one. Use it from one thread.
     """
 
-    def __init__(self, backend: Backend, images: Sequence[ImageSource], num_crops: NumCrops | None) -> None:
-        opening = make_request("", images, num_crops=num_crops)
+    def __init__(
+        self,
+        backend: Backend,
+        images: Sequence[ImageSource],
+        num_crops: NumCrops | None = None,
+        background: str = DEFAULT_BACKGROUND,
+        system: str = "",
+    ) -> None:
+        opening = make_request("", images, num_crops=num_crops, background=background, system=system)
         self._backend = backend
         self._reuse = backend.reuse()
         self._closed = False
         self._images = tuple(opening.images)
-        self._num_crops = opening.num_crops
+        self._num_crops, self._background, self._system = opening.num_crops, opening.background, opening.system
         self._stack = ImageStack()
         self._said: list[tuple[Turn, Spoken]] = []
         self._running: _Running | None = None
@@ -84,11 +95,12 @@ class Session(Closing):
     def stream_request(self, request: GenerationRequest, *, chat: bool = False) -> TokenStream:
         """`stream` or, with `chat`, `chat_stream` of a request; in a chat its images are added to the conversation.
 
-        Raises OptionError if the request has `num_crops` other than the session's, or images outside a chat.
+        The session's background and instructions stand in place of the request's. Raises OptionError if the request
+        has `num_crops` other than the session's, or images outside a chat.
         """
         if self._closed:
             raise InferenceError("this session is closed; open another with engine.session()")
-        request = self._with_own_crops(request, chat)
+        request = self._with_own_settings(request, chat)
         self._end_running()
         if not chat:
             return self._start(replace(request, images=self._images), self._opening, chat=False)
@@ -97,6 +109,27 @@ class Session(Closing):
             request = replace(request, images=(*self._images, *request.images))
             shown = self._opening.and_then(shown)
         return self._start(request, shown, chat=True)
+
+    def resume(self, turns: Sequence[tuple[str, Sequence[ImageSource], str]]) -> None:
+        """Put an earlier conversation in place of this one: each turn's prompt, images and answer.
+
+        The first turn shows the session's own images too. The next `chat` reads all of it. Raises what `chat` does.
+        """
+        self.reset()
+        said: list[tuple[Turn, Spoken]] = []
+        for prompt, images, answer in turns:
+            request = self._with_own_settings(make_request(prompt, images), chat=True)
+            shown = self._read(request)
+            if not said:
+                request = replace(request, images=(*self._images, *request.images))
+                shown = self._opening.and_then(shown)
+            layout = PromptLayout.of(prompt, len(shown.images), "" if said else self._system)
+            ids = tuple(self._backend.tokenizer.encode_text(answer))
+            spoken = Spoken(layout, shown.images, ids)
+            inputs = conversation_inputs(self._backend.tokenizer, [*(one for _, one in said), spoken], self._stack)
+            usage = Usage(len(inputs.input_ids) - len(ids), sum(inputs.image_tokens), len(ids))
+            said.append((Turn(request, GenerationResult(answer, ids, "stop", usage, _NO_TIME)), spoken))
+        self._said = said
 
     @property
     def history(self) -> tuple[Turn, ...]:
@@ -126,8 +159,8 @@ class Session(Closing):
         self._closed = True
         self._reuse.close()
 
-    def _with_own_crops(self, request: GenerationRequest, chat: bool) -> GenerationRequest:
-        """The request with the session's own number of crops."""
+    def _with_own_settings(self, request: GenerationRequest, chat: bool) -> GenerationRequest:
+        """The request with the session's own crops, background and instructions."""
         ours = self._num_crops or self._backend.num_crops
         if request.num_crops not in (None, ours):
             raise OptionError(
@@ -136,35 +169,41 @@ class Session(Closing):
             )
         if request.images and not chat:
             raise OptionError("a question outside a chat has the session's images only; use chat() to show more")
-        return replace(request, num_crops=self._num_crops)
+        return replace(request, num_crops=self._num_crops, background=self._background, system=self._system)
 
     def _read(self, request: GenerationRequest) -> _Shown:
         """Decode a request's images and cut them into crops; refuse them as early as possible if they cannot fit."""
-        from .images.load import load_image
+        from .images.load import read_image
 
         if not request.images:
             return _Shown()
         crops = request.num_crops or self._backend.num_crops
         self._check(None, len(request.images) * LEAST_IMAGE_TOKENS, 1)
         began = time.perf_counter()
-        images = [load_image(source) for source in request.images]
+        read = [read_image(source, request.background) for source in request.images]
+        images = [one.image for one in read]
         decoded = time.perf_counter()
         self._check(None, sum(hd.plan(*image.size, crops).image_tokens for image in images), 1)
         cut = tuple(hd.transform(image, crops, self._backend.model.crop_dtype) for image in images)
-        return _Shown(cut, decoded - began, time.perf_counter() - decoded)
+        notes = tuple(note for one in read for note in one.notes)
+        return _Shown(cut, decoded - began, time.perf_counter() - decoded, notes)
 
     def _check(self, text: int | None, images: int, new: int) -> None:
         check_fits(self._backend, text, images, new, self._reuse.kept_tokens)
 
     def _start(self, request: GenerationRequest, shown: _Shown, *, chat: bool) -> TokenStream:
         began = time.perf_counter()
-        spoken = Spoken(PromptLayout.of(request.prompt, len(shown.images)), shown.images)
         before = [said for _, said in self._said] if chat else []
+        system = "" if before else request.system
+        spoken = Spoken(PromptLayout.of(request.prompt, len(shown.images), system), shown.images)
         inputs = conversation_inputs(self._backend.tokenizer, [*before, spoken], self._stack)
         image_tokens = sum(inputs.image_tokens)
         self._check(len(inputs.input_ids) - image_tokens, image_tokens, request.max_new_tokens)
-        prepared = PreparedRequest(request, inputs, shown.decode_s, shown.cut_s + time.perf_counter() - began)
-        self._opening = _Shown(self._opening.images)  # the first answer's timings alone hold the time to read them
+        prepared = PreparedRequest(
+            request, inputs, shown.decode_s, shown.cut_s + time.perf_counter() - began, shown.notes
+        )
+        # The first answer alone holds the time that reading them took, and what there is to say of them.
+        self._opening = _Shown(self._opening.images)
         stream = _SessionStream(self._backend, prepared, self._reuse.start)
         self._running = _Running(stream, request, spoken, chat)
         return stream
@@ -192,7 +231,11 @@ class Session(Closing):
         """
         decoder = self._backend.tokenizer.text_stream()
         text = "".join(map(decoder.push, result.token_ids)) + decoder.flush()
-        return result.token_ids if text == result.text else tuple(self._backend.tokenizer.encode_text(result.text))
+        return (
+            result.token_ids
+            if text.strip() == result.text.strip()
+            else tuple(self._backend.tokenizer.encode_text(result.text))
+        )
 
 
 class _SessionStream(TokenStream):
@@ -215,15 +258,17 @@ class _SessionStream(TokenStream):
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """Images cut into crops, and the seconds that took."""
+    """Images cut into crops, the seconds that took, and what a person should know of them."""
 
     images: tuple[hd.HdImage, ...] = ()
     decode_s: float = 0.0
     cut_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def and_then(self, more: _Shown) -> _Shown:
         """Both, in this order."""
-        return _Shown((*self.images, *more.images), self.decode_s + more.decode_s, self.cut_s + more.cut_s)
+        decode_s, cut_s = self.decode_s + more.decode_s, self.cut_s + more.cut_s
+        return _Shown((*self.images, *more.images), decode_s, cut_s, (*self.notes, *more.notes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .answer_format import AnswerFormat
 from .errors import OptionError
+from .images.background import DEFAULT_BACKGROUND, parse_background
 
 if TYPE_CHECKING:
     from .images.load import ImageSource
@@ -105,8 +106,9 @@ class GenerationRequest:
 
     `num_crops` None takes the model folder's default, "auto" what each image needs. `stop` strings end the answer and
     are not part of it.
-    `answer_format` keeps the answer to a JSON schema, a regular expression or choices (answer_format.py); the model
-    does not see it, so the prompt must say what is wanted.
+    `system` holds instructions, which stand in front of the turn. `background` is the colour behind transparent pixels,
+    or "drop", which shows what transparency hides. `answer_format` keeps the answer to a JSON schema, a regular
+    expression or choices (answer_format.py); the model does not see it, so the prompt must say what is wanted.
     """
 
     prompt: str
@@ -116,15 +118,21 @@ class GenerationRequest:
     stop: Sequence[str] = ()
     sampling: SamplingParams = field(default_factory=SamplingParams)
     answer_format: AnswerFormat | None = None
+    background: str = DEFAULT_BACKGROUND
+    system: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str):
             raise OptionError(f"prompt is {self.prompt!r}; allowed: a string")
+        if not isinstance(self.system, str):
+            raise OptionError(f"system is {self.system!r}; allowed: a string")
         _refuse_single_image(self.images)
         _normalise(self, "images", tuple, lambda _: True, "a list of images")
         _normalise(self, "max_new_tokens", operator.index, lambda n: 1 <= n < 2**31, "1 to 2147483647")
         if self.num_crops is not None:
             _normalise(self, "num_crops", _crops, _in_range_or_auto, f"1 to {MAX_CROPS}, or 'auto'")
+        if self.background != DEFAULT_BACKGROUND:
+            parse_background(self.background)
         strings = "a list of non-empty strings"
         _normalise(self, "stop", _strings, lambda stop: all(isinstance(s, str) and s for s in stop), strings)
         if not isinstance(self.answer_format, AnswerFormat | None):
@@ -192,17 +200,22 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """A finished answer.
+    """A finished answer; `str` gives its text. White space around the text is dropped, unless it has a format.
 
     `finish_reason`: "stop" (the model ended its turn, or a stop string came), "length" (`max_new_tokens` was
-    reached) or "cancelled". `token_ids` are the generated ids, the end-of-turn id excluded.
+    reached) or "cancelled". `token_ids` are the generated ids, the end-of-turn id excluded. `notes`: what a person
+    should know of the images that were read for it, such as "scan.tif: page 1 of 3 is read, and no other".
     """
 
     text: str
-    token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...] = field(repr=False)
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ MAIN_MODULE = ROOT / "runtime" / "__main__.py"
 
 
 LAYERS = (
-    ("errors", "closing"),
+    ("errors", "closing", "near_miss"),
     ("answer_format", "machine", "images"),
     ("types",),
     ("options", "hd", "tokenizer", "sampling"),

@@ -19,7 +19,14 @@ from phi3v.bench.subjects import SUBJECTS
 from phi3v.cli.ask import ask
 from phi3v.cli.batch.command import batch
 from phi3v.cli.chat import chat
-from phi3v.cli.options import build_device_option, device_option, generation_options, num_crops_option
+from phi3v.cli.options import (
+    background_option,
+    build_device_option,
+    device_option,
+    generation_options,
+    num_crops_option,
+    system_option,
+)
 from phi3v.cli.warm.frames import MESSAGE_FIELDS
 from phi3v.cli.warm.wire import request_message
 from phi3v.engine import Engine
@@ -61,7 +68,11 @@ def command_with(*options: Any) -> click.Command:
 
 
 def test_the_command_line_has_every_option_of_an_answer_with_its_default() -> None:
-    values = command_with(generation_options, num_crops_option).make_context("ask", []).params
+    values = (
+        command_with(generation_options, num_crops_option, background_option, system_option)
+        .make_context("ask", [])
+        .params
+    )
     assert set(values) == OPTIONS - {"answer_format"}
     assert make_request("hi", **values) == GenerationRequest("hi")
 

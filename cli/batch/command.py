@@ -11,8 +11,18 @@ import click
 from phi3v.types import MAX_BATCH_SIZE
 
 from ..answer_options import answer_format_options
-from ..notices import announce_model, say
-from ..options import device_option, generation_options, model_option, num_crops_option, size, threads_option
+from ..completion import complete_files
+from ..notices import announce_model, quiet_option, say
+from ..options import (
+    background_option,
+    device_option,
+    generation_options,
+    model_option,
+    num_crops_option,
+    size,
+    system_option,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from phi3v.machine.device_table import DeviceName
@@ -21,15 +31,18 @@ if TYPE_CHECKING:
 _path = click.Path(path_type=Path)
 
 
-@click.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.command(short_help="Answer questions about many images.")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", shell_complete=complete_files)
 @click.option("--question", "questions", multiple=True, metavar="TEXT", help="Asked of every image; may be repeated.")
 @click.option("--questions", "question_file", type=_path, metavar="FILE", help="The same, one question per line.")
 @click.option("--out", type=_path, required=True, metavar="FILE", help="Results: .jsonl, .csv or .parquet.")
 @model_option
+@quiet_option
 @device_option
 @threads_option
 @num_crops_option
+@background_option
+@system_option
 @generation_options
 @answer_format_options
 @click.option(

@@ -93,6 +93,8 @@ def answer_items(
         with answers_bar(len(items)) as advance:
             for number, outcome in engine.answer(requests.values(), workers=limits.workers, ahead=ahead):
                 line = _make_line(items[number], outcome)
+                for note in line["notes"]:
+                    say(note)
                 journal.append(line)
                 advance(line["usage"]["completion_tokens"] if line["usage"] else 0, line["error"] is not None)
     seconds = time.perf_counter() - began
@@ -102,11 +104,14 @@ def answer_items(
 def _make_line(item: Item, outcome: Outcome) -> dict[str, Any]:
     line = {"id": item.id, "images": item.images, "question": item.question}
     if isinstance(outcome, Exception):
-        return line | dict.fromkeys(("answer", "finish_reason", "usage", "timings")) | {"error": str(outcome)}
+        return (
+            line | dict.fromkeys(("answer", "finish_reason", "usage", "timings")) | {"notes": [], "error": str(outcome)}
+        )
     return line | {
         "answer": outcome.text,
         "finish_reason": outcome.finish_reason,
         "usage": asdict(outcome.usage),
         "timings": asdict(outcome.timings) | {"ttft_s": outcome.timings.ttft_s},
+        "notes": list(outcome.notes),
         "error": None,
     }

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from phi3v.errors import MissingDependencyError, OptionError
+from phi3v.machine.install import install_line
 
 from .journal import Line, replacing
 
@@ -27,9 +28,10 @@ COLUMNS = {
     "preprocess_s": "double",
     "prefill_s": "double",
     "decode_s": "double",
+    "notes": "list",
     "error": "string",
 }
-"""Columns and their types. `images` is a list of strings, which CSV holds as JSON."""
+"""Columns and their types. Lists hold strings; CSV has them as JSON."""
 
 
 def journal_of(out: Path) -> Path:
@@ -73,7 +75,11 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows({**row, "images": json.dumps(row["images"], ensure_ascii=False)} for row in rows)
+        writer.writerows({name: _as_json(value) for name, value in row.items()} for row in rows)
+
+
+def _as_json(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
 
 
 def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -98,6 +104,6 @@ def _import_pyarrow() -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError as exc:
         raise MissingDependencyError(
-            f"a .parquet file needs pyarrow ({exc}); run: pip install 'phi3v[parquet]', or write .jsonl or .csv"
+            f"a .parquet file needs pyarrow ({exc}); run: {install_line('parquet')}, or write .jsonl or .csv"
         ) from exc
     return pyarrow, pyarrow.parquet

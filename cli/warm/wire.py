@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from phi3v import GenerationRequest, GenerationResult, Phi3VError, SamplingParams, Timings, Usage, errors
 from phi3v.answer_format import AnswerFormat, Choices, JsonSchema, Regex
-from phi3v.images.source import is_http, read_source
+from phi3v.images.source import HeldFile, is_http, read_source
 from phi3v.models.folder import ModelDir
 
 if TYPE_CHECKING:
@@ -20,22 +20,6 @@ if TYPE_CHECKING:
     from .frames import Message
 
 _PLAIN = (str, int, float, bool, type(None))
-
-
-class HeldImage:
-    """An image file in memory, under the name it has in messages. It can be read any number of times.
-
-    `from_disk`: the client read it from a path or data: URL, so it is checked before the answer begins (image_check).
-    """
-
-    def __init__(self, name: str, data: bytes, from_disk: bool) -> None:
-        self.name = name
-        self.from_disk = from_disk
-        self._data = data
-
-    def read(self, _size: int = -1) -> bytes:
-        """Return all of it."""
-        return self._data
 
 
 def request_message(request: GenerationRequest) -> tuple[Message, list[bytes]]:
@@ -83,9 +67,14 @@ def _hold_images(described: list[Message], data: bytes) -> list[Any]:
         raise ValueError(f"images of {sizes} bytes, and {len(data)} came")
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
     return [
-        HeldImage(str(image["name"]), data[start : start + size], image["from_disk"] is True)
+        _hold_image(str(image["name"]), data[start : start + size], image["from_disk"] is True)
         for image, start, size in zip(described, starts, sizes, strict=True)
     ]
+
+
+def _hold_image(name: str, data: bytes, from_disk: bool) -> HeldFile:
+    """`from_disk`: the client read it from a path or data: URL, so it is checked before the answer begins."""
+    return HeldFile(name, lambda: data, from_disk=from_disk)
 
 
 def result_message(result: GenerationResult) -> Message:
@@ -95,8 +84,10 @@ def result_message(result: GenerationResult) -> Message:
 
 def read_result(message: Message) -> GenerationResult:
     """Return the finished answer that a server sent."""
-    usage, timings = Usage(**message["usage"]), Timings(**message["timings"])
-    return GenerationResult(message["text"], tuple(message["token_ids"]), message["finish_reason"], usage, timings)
+    usage, timings, notes = Usage(**message["usage"]), Timings(**message["timings"]), tuple(message["notes"])
+    return GenerationResult(
+        message["text"], tuple(message["token_ids"]), message["finish_reason"], usage, timings, notes
+    )
 
 
 def error_message(error: Phi3VError) -> Message:

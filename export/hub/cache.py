@@ -8,8 +8,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from huggingface_hub.utils import WeakFileLock
-
+from .client import WeakFileLock
 from .listing import HubFile
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from ...errors import OptionError
 from ...machine.device_table import PREFERENCE, TABLE, suited_devices
-from ...models.local import Machine, split_name
+from ...models.local import PUBLISHED_NAMES, Machine, split_name
+from ...near_miss import suggest
 
 GB = 1_000_000_000
 MIT = "MIT (Microsoft)"
@@ -93,7 +94,8 @@ def find_build(name: str, machine: Machine, device: str = "auto") -> PublishedBu
     if not builds:
         known = ", ".join(dict.fromkeys(build.name for build in BUILDS))
         raise OptionError(
-            f"no published model is called {name!r}; known: {known} (`phi3v models` lists their variants)"
+            f"no published model is called {name!r}{suggest(model, PUBLISHED_NAMES)}; known: {known} (`phi3v models` "
+            "lists their variants)"
         )
     if variant is None:
         ranks = {build: rank for build in builds if (rank := _rank(build, machine, device)) is not None}
@@ -104,7 +106,8 @@ def find_build(name: str, machine: Machine, device: str = "auto") -> PublishedBu
         return meant[0]
     lacks = "build that runs here" if variant is None else f"variant {variant!r}"
     allowed = ", ".join(build.full_name for build in builds)
-    raise OptionError(f"{model} has no published {lacks}; allowed: {allowed}")
+    near = "" if variant is None else suggest(name, [build.full_name for build in builds])
+    raise OptionError(f"{model} has no published {lacks}{near}; allowed: {allowed}")
 
 
 def _rank(build: PublishedBuild, machine: Machine, device: str) -> tuple[int, int, bool] | None:

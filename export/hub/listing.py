@@ -14,21 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from huggingface_hub import HfApi, constants
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    OfflineModeIsEnabled,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.hf_api import RepoSibling
-from huggingface_hub.utils import httpx
-
 from ...errors import DiskSpaceError, ModelFetchError
 from ...machine.telemetry import telemetry_wanted
 from ...models.checksum import Checksum
+from .client import HfApi, RepoSibling, constants, errors, httpx
+from .environment import describe_settings
 
 ATTEMPTS = 5
 """Tries without progress before giving up; a try that brings bytes starts the count again."""
@@ -115,7 +105,7 @@ def _retry(call: Callable[[], T]) -> T:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return call()
-        except (httpx.TransportError, HfHubHTTPError) as exc:
+        except (httpx.TransportError, errors.HfHubHTTPError) as exc:
             pause(attempt, exc)
     raise AssertionError("the last wait raises")
 
@@ -123,7 +113,7 @@ def _retry(call: Callable[[], T]) -> T:
 def pause(attempts: int, failure: Exception | None) -> None:
     """Pause before the next try. Raises the failure when it is final or no try is left."""
     asked = 0.0
-    if isinstance(failure, HfHubHTTPError):
+    if isinstance(failure, errors.HfHubHTTPError):
         if failure.response.status_code not in _RETRY_STATUS:
             raise failure
         after = failure.response.headers.get("Retry-After", "")
@@ -146,18 +136,18 @@ def explained(repo: str, revision: str, path: str = "") -> Iterator[None]:
     again = "what was fetched so far is kept: run the same command again to continue"
     try:
         yield
-    except OfflineModeIsEnabled as exc:
+    except errors.OfflineModeIsEnabled as exc:
         raise ModelFetchError(f"{what} is not on this machine and HF_HUB_OFFLINE is set; unset it") from exc
-    except GatedRepoError as exc:
+    except errors.GatedRepoError as exc:
         raise ModelFetchError(
             f"{what} is gated: accept its terms at {constants.ENDPOINT}/{repo}, then `hf auth login` "
             "(or set HF_TOKEN) and run the same command again"
         ) from exc
-    except RevisionNotFoundError as exc:
+    except errors.RevisionNotFoundError as exc:
         raise ModelFetchError(f"{what} has no revision {revision!r}; leave --revision out for the newest") from exc
-    except RemoteEntryNotFoundError as exc:
+    except errors.RemoteEntryNotFoundError as exc:
         raise ModelFetchError(f"{what} is gone from the hub; {again}, or pin a --revision that has it") from exc
-    except HfHubHTTPError as exc:
+    except errors.HfHubHTTPError as exc:
         raise ModelFetchError(f"{what}: {_status_remedy(exc, again)}") from exc
     except httpx.TimeoutException as exc:
         raise ModelFetchError(f"{what}: no answer within {timeout_s():g} s, {ATTEMPTS} times; {again}") from exc
@@ -172,17 +162,24 @@ def explained(repo: str, revision: str, path: str = "") -> Iterator[None]:
         raise ModelFetchError(
             f"{exc.filename or constants.HF_HUB_CACHE} cannot be written; set HF_HOME to a folder of yours"
         ) from exc
+    except (RuntimeError, ImportError) as exc:  # the HTTP client, of what it read in the environment
+        raise ModelFetchError(f"{what}: the HTTP client does not start ({exc}); {describe_settings()}") from exc
     except OSError as exc:
+        if exc.errno in (errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise ModelFetchError(
+                f"{exc.filename or constants.HF_HUB_CACHE} cannot be written ({exc.strerror}); set HF_HOME to a folder "
+                "of yours"
+            ) from exc
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskSpaceError(f"the disk of {constants.HF_HUB_CACHE} is full; free some space; {again}") from exc
         raise
 
 
-def _status_remedy(exc: HfHubHTTPError, again: str) -> str:
+def _status_remedy(exc: errors.HfHubHTTPError, again: str) -> str:
     status = exc.response.status_code
-    if status == 401 and not isinstance(exc, RepositoryNotFoundError):
+    if status == 401 and not isinstance(exc, errors.RepositoryNotFoundError):
         return "the hub refuses the token (401); `hf auth login` again, or unset HF_TOKEN: public models need none"
-    if isinstance(exc, RepositoryNotFoundError) or status in (401, 404):
+    if isinstance(exc, errors.RepositoryNotFoundError) or status in (401, 404):
         return (
             f"no such repository, or a private one and no token ({status}); check HF_ENDPOINT, and `hf auth login` "
             "if it is private"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...errors import MissingDependencyError, OptionError
+from ...machine.install import install_line
 from ...models.local import INT8_PREFILL, LocalModel, find_local
 from ...models.manifest import Manifest
 from ..progress import Progress
@@ -34,7 +35,7 @@ def add_prefill(model: LocalModel, progress: Progress | None = None) -> LocalMod
         from ..from_model import add_int8_prefill
     except ImportError as exc:
         raise MissingDependencyError(
-            f'int8 prefill needs {exc.name}, which is not installed; run `pip install "phi3v[cpu,export]"`'
+            f"int8 prefill needs {exc.name}, which is not installed; run `{install_line('cpu', 'export')}`"
         ) from exc
     add_int8_prefill(model.path, folder, overwrite=True, progress=progress)
     origin, made = Manifest.read(model.path).origin, Manifest.read(folder)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 from filelock import Timeout
-from huggingface_hub import constants
 
 from ...errors import DiskSpaceError, MissingDependencyError, ModelFetchError, ModelNotFoundError
 from ...models.folder import ModelDir
@@ -25,6 +24,7 @@ from ...models.manifest import Manifest, Origin, remove_manifest
 from ..progress import Meter, Progress
 from .cache import RepoCache
 from .catalog import PublishedBuild
+from .client import constants
 from .listing import Listing, explained, list_files
 from .transfer import fetch
 

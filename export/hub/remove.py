@@ -11,8 +11,9 @@ from pathlib import Path
 from filelock import Timeout
 
 from ...errors import ModelError, ModelNotFoundError
-from ...models.local import find_local, hub_cache, split_name
+from ...models.local import find_local, hub_cache, is_builtin, local_models, split_name
 from ...models.manifest import remove_manifest
+from ...near_miss import suggest
 from .cache import RepoCache
 from .catalog import BUILDS
 
@@ -34,7 +35,10 @@ def plan_removal(name: str) -> Removal:
     """
     plan = _plan(name)
     if not plan.folders and not plan.files:
-        raise ModelNotFoundError(f"nothing of {name} is on this machine; `phi3v models` lists what is")
+        if is_builtin(name):
+            raise ModelNotFoundError(f"{name} is built in: it belongs to phi3v and goes with it; nothing to remove")
+        near = suggest(name, [known for model in local_models() for known in (model.name, model.full_name)])
+        raise ModelNotFoundError(f"nothing of {name} is on this machine{near}; `phi3v models` lists what is")
     return plan
 
 

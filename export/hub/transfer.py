@@ -11,13 +11,10 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import BinaryIO
 
-from huggingface_hub import constants, get_session, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, httpx
-
 from ...errors import ModelFetchError
 from ...models.checksum import Checksum, checksum_file
 from .cache import RepoCache
+from .client import build_hf_headers, constants, errors, get_session, hf_hub_url, hf_raise_for_status, httpx
 from .listing import HubFile, explained, pause, timeout_s
 
 _CHUNK = 1 << 20
@@ -70,7 +67,7 @@ class _Transfer:
             failure: Exception | None = None
             try:
                 self._request()
-            except (httpx.HTTPError, HfHubHTTPError) as exc:
+            except (httpx.HTTPError, errors.HfHubHTTPError) as exc:
                 failure = exc
             fruitless = 0 if self._checksum.fed > before else fruitless + 1
             if self._checksum.fed < self._file.size:

@@ -46,6 +46,10 @@ def about(scores: Sequence[Score]) -> str:
     return f"{start}, not reliable in any job yet: {said}"
 
 
+BRIEF = "a small demonstration model for plain book covers, bar charts and simple shapes"
+"""The same in a few words, which hold whatever the scores are."""
+
+
 def card(scores: Sequence[Score], megabytes: float) -> str:
     """The model card, out of its template."""
     works = working(scores)

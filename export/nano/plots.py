@@ -17,6 +17,7 @@ from PIL import Image
 
 from ...errors import MissingDependencyError
 from ...hd import CROP
+from ...machine.install import install_line
 from .canvas import BAR, COLOURS, WHITE, Canvas, Colour, ground, luminance
 from .chart_data import Data, chart_data
 from .chart_frame import Extras, behind, fitting_data, paint_bars, text_colour
@@ -116,7 +117,7 @@ def _matplotlib() -> Any:
     except ImportError as exc:
         raise MissingDependencyError(
             f"nano's training draws charts with matplotlib, which cannot be imported ({exc}); "
-            "run: pip install 'phi3v[bench]'"
+            f"run: {install_line('bench')}"
         ) from exc
     for face in FACES:
         fontManager.addfont(font_path(face))

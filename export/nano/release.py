@@ -21,7 +21,7 @@ from ...models.folder import BUILTIN
 from ...models.manifest import Manifest, has_manifest
 from ..precision import PRECISIONS
 from .build import build
-from .card import BARS, about, card
+from .card import BARS, BRIEF, about, card
 from .checkpoint import write_aids
 from .evaluate import WORDS, Score, evaluate, rows, write_scores
 
@@ -68,7 +68,7 @@ def _score(folder: Path, job: str, words: str, count: int) -> Score:
 def describe(folder: Path, scores: Sequence[Score]) -> None:
     """Write the scores, and what follows from them: the card and the line the model is introduced with."""
     write_scores(scores, folder / SCORES)
-    manifest = replace(Manifest.read(folder), about=about(scores))
+    manifest = replace(Manifest.read(folder), about=about(scores), brief=BRIEF, needs_image=True, knows_formats=False)
     manifest.write(folder)
     (folder / CARD).write_text(card(scores, manifest.nbytes / 1e6), encoding="utf-8")
 

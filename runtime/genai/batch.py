@@ -61,6 +61,7 @@ class GenaiBatch:
         """The next token id of every row that has not left; past the switch, of one row at a time."""
         if self._model is None:
             raise InferenceError("this batch is closed; start a new one")
+        self._model.check_process()
         if self._length == self._limit and self._alone is None:
             self._alone = self._split(self._model)
         if self._alone is not None:

@@ -52,6 +52,7 @@ class GenaiGeneration:
         """Next token id; the first call runs vision and prefill, and so does the one that crosses the switch."""
         if self._open is None:
             raise InferenceError("this generation is closed; start a new one")
+        self._model.check_process()
         try:
             return self._next(self._open)
         except BaseException:

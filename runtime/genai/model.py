@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -21,10 +22,12 @@ from ..backend import ModelInputs
 from ..errors import InferenceError, MissingDependencyError, ModelFolderError, Phi3VError
 from ..machine.cuda import installed, preload_cuda_libraries
 from ..machine.device_table import Device
+from ..machine.install import install_line
 from ..machine.telemetry import switch_off_genais_telemetry
 from ..machine.threads import wanted_threads
 from ..models.folder import ModelDir
 from .cuda_graph import require_cuda_graph
+from .forks import check_process, track
 from .prefill import Prefill, choose_graphs, wanted_prefill
 from .providers import set_providers
 
@@ -74,15 +77,18 @@ class GenaiModel:
         self.rewinds = rewindable and folder.shared_kv_buffer and not cuda_graph
         self.og = import_genai(device)
         self._pixel_dtype = np.dtype(folder.pixel_dtype)
-        self._model = load_model(
-            self.og,
-            folder,
-            device,
-            cuda_graph=cuda_graph,
-            threads=threads,
-            prefill=prefill,
-            rewindable=self.rewinds,
-            sdpa_kernel=sdpa_kernel,
+        self._process = os.getpid()
+        self._model = track(
+            load_model(
+                self.og,
+                folder,
+                device,
+                cuda_graph=cuda_graph,
+                threads=threads,
+                prefill=prefill,
+                rewindable=self.rewinds,
+                sdpa_kernel=sdpa_kernel,
+            )
         )
 
     @property
@@ -92,7 +98,8 @@ class GenaiModel:
 
     @property
     def handle(self) -> Any:
-        """genai's own model object. Raises InferenceError once it is closed."""
+        """genai's own model object. Raises InferenceError once it is closed, and in a forked child."""
+        self.check_process()
         if self._model is None:
             raise InferenceError("this engine is closed; load the model again")
         return self._model
@@ -104,7 +111,7 @@ class GenaiModel:
         with mapped_errors("vision and prefill"):
             params = self.og.GeneratorParams(model)
             params.set_search_options(max_length=self._round_up(max_length), batch_size=rows, **_SEARCH)
-            generator = self.og.Generator(model, params)
+            generator = track(self.og.Generator(model, params))
             if inputs.pixel_values is None:
                 generator.append_tokens(inputs.input_ids.ravel())
             else:
@@ -128,8 +135,13 @@ class GenaiModel:
         return max(tokens, self.buffer_tokens(tokens, min(rounded, self.folder.context_length)))
 
     def close(self) -> None:
-        """Drop the model; memory is freed when the last generator is gone."""
+        """Drop the model; memory is freed when the last generator is gone. Raises InferenceError in a forked child."""
+        self.check_process()
         self._model = None
+
+    def check_process(self) -> None:
+        """Raise InferenceError in a forked child of the process that loaded the model."""
+        check_process(self._process)
 
     def _name_tensors(self, inputs: ModelInputs) -> Any:
         assert inputs.pixel_values is not None
@@ -182,8 +194,8 @@ def import_genai(device: Device = "cpu") -> ModuleType:
     except ImportError as exc:
         wanted = "cuda" if installed("onnxruntime-genai-cuda") else "cpu"
         raise MissingDependencyError(
-            f"onnxruntime-genai cannot be imported ({exc}); run: pip install 'phi3v[{wanted}]'"
-            + ("" if wanted == "cuda" else "  (or 'phi3v[cuda]' with an NVIDIA GPU)")
+            f"onnxruntime-genai cannot be imported ({exc}); run: {install_line(wanted)}"
+            + ("" if wanted == "cuda" else "  (or the extra cuda with an NVIDIA GPU)")
         ) from exc
 
 

@@ -43,12 +43,14 @@ class GenaiProcessorBackend(GenaiBackend):
         """Always 16, whatever the folder says."""
         return MAX_CROPS
 
-    def preprocess(self, prompt: str, images: Sequence[Image.Image], num_crops: NumCrops) -> ModelInputs:
+    def preprocess(
+        self, prompt: str, images: Sequence[Image.Image], num_crops: NumCrops, system: str = ""
+    ) -> ModelInputs:
         """Drive genai's processor. Raises OptionError or PromptError for what it cannot do."""
         if num_crops != MAX_CROPS:
             raise OptionError(f'num_crops is {num_crops}; with processor="genai" it is always {MAX_CROPS}')
-        layout = PromptLayout.of(prompt, len(images))
-        if self.tokenizer.has_control_text(prompt):
+        layout = PromptLayout.of(prompt, len(images), system)
+        if self.tokenizer.has_control_text(prompt) or self.tokenizer.has_control_text(system):
             raise PromptError('processor="genai" would read a control token spelled in the prompt as control; rephrase')
         model, og = self.loaded.handle, self.loaded.og
         with mapped_errors("preprocessing"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
+import os
 import threading
 import time
 import urllib.error
@@ -13,6 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import IO
 
 from ..errors import ImageFetchError
+from .naming import shown_url
 
 CONNECT_TIMEOUT_S = 10.0
 """Longest wait for a connection and for each read."""
@@ -24,7 +27,10 @@ _CHUNK = 1 << 16
 def fetch_url(
     url: str, max_bytes: int, *, timeout_s: float = CONNECT_TIMEOUT_S, total_s: float = TOTAL_TIMEOUT_S
 ) -> bytes:
-    """Body of an http(s) URL. Raises ImageFetchError that names the URL and what went wrong."""
+    """Body of an http(s) URL; `user:password@` in it authenticates (Basic).
+
+    Raises ImageFetchError that names the URL, without its secrets, and what went wrong.
+    """
     outcome: SimpleQueue[bytes | Exception] = SimpleQueue()
 
     def fetch() -> None:
@@ -38,7 +44,9 @@ def fetch_url(
     try:
         got = outcome.get(timeout=total_s)
     except Empty:
-        raise ImageFetchError(f"{url}: too slow (no end within {total_s:g} s); download it and give the file") from None
+        raise ImageFetchError(
+            f"{shown_url(url)}: too slow (no end within {total_s:g} s); download it and give the file"
+        ) from None
     if isinstance(got, bytes):
         return got
     try:
@@ -48,49 +56,88 @@ def fetch_url(
 
 
 def _fetch(url: str, max_bytes: int, timeout_s: float, total_s: float) -> bytes:
-    deadline = time.monotonic() + total_s
+    deadline, name = time.monotonic() + total_s, shown_url(url)
     try:
-        request = urllib.request.Request(_quote(url), headers={"User-Agent": "phi3v", "Accept": "image/*"})
-        with _OPENER.open(request, timeout=min(timeout_s, total_s)) as response:
-            return _read_all(response, url, max_bytes, deadline)
+        with _make_opener().open(_make_request(url), timeout=min(timeout_s, total_s)) as response:
+            return _read_all(response, name, max_bytes, deadline)
     except ImageFetchError:
         raise
     except urllib.error.HTTPError as exc:
         exc.close()
         if 300 <= exc.code < 400:
             raise ImageFetchError(
-                f"{url}: redirects to a place that is not followed ({' '.join(str(exc.reason).split())}); allowed: "
+                f"{name}: redirects to a place that is not followed ({' '.join(str(exc.reason).split())}); allowed: "
                 "ten times at most, to http and https"
             ) from exc
-        raise ImageFetchError(f"{url}: the server answered {exc.code} {exc.reason}; open it in a browser") from exc
+        raise ImageFetchError(
+            f"{name}: the server answered {exc.code} {exc.reason}{_through_proxy(url)}; {_remedy(exc.code)}"
+        ) from exc
     except TimeoutError as exc:
-        raise ImageFetchError(f"{url}: no answer within {timeout_s:g} s; download it and give the file") from exc
+        raise ImageFetchError(
+            f"{name}: no answer within {timeout_s:g} s{_through_proxy(url)}; download it and give the file"
+        ) from exc
     except (urllib.error.URLError, OSError, http.client.HTTPException, ValueError) as exc:
-        reason = getattr(exc, "reason", None) or exc
-        raise ImageFetchError(f"{url}: cannot be fetched ({reason}); check the address and the network") from exc
+        reason, proxy = getattr(exc, "reason", None) or exc, _through_proxy(url)
+        what = f"check the address and the {'proxy' if proxy else 'network'}"
+        raise ImageFetchError(f"{name}: cannot be fetched ({reason}){proxy}; {what}") from exc
+
+
+def _remedy(code: int) -> str:
+    if code == 401:
+        return "name yourself in the address, https://USER:PASSWORD@..., or download it and give the file"
+    if code == 407:
+        return "the proxy wants a name and a password: http://USER:PASSWORD@PROXY"
+    return "open it in a browser"
+
+
+def _through_proxy(url: str) -> str:
+    """Name the proxy that a URL is fetched through, and the variable that says so; "" without one."""
+    parts = urllib.parse.urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        return ""
+    names = (name for name in os.environ if name.lower() == f"{parts.scheme}_proxy")
+    return f" through the proxy {shown_url(proxy)} (from {next(names, 'the system')})"
+
+
+def _make_request(url: str) -> urllib.request.Request:
+    """Move the user out of the address into a header, which stays behind where a redirect leads elsewhere."""
+    parts = urllib.parse.urlsplit(_quote(url))
+    user, at, place = parts.netloc.rpartition("@")
+    request = urllib.request.Request(
+        urllib.parse.urlunsplit(parts._replace(netloc=place)), headers={"User-Agent": "phi3v", "Accept": "image/*"}
+    )
+    if at:
+        given = urllib.parse.unquote_to_bytes(user if ":" in user else f"{user}:")
+        request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(given).decode()}")
+    return request
 
 
 def _quote(url: str) -> str:
     """The URL with umlauts, spaces and the like in its path and query percent-encoded; escapes in it stay."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ImageFetchError(f"{url}: allowed: http://... and https://... addresses")
+        raise ImageFetchError(f"{shown_url(url)}: allowed: http://... and https://... addresses")
     keep = "%/:=&?~#+!$,;'@()*[]"
     path, query = (urllib.parse.quote(part, safe=keep) for part in (parts.path, parts.query))
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, query, ""))
+    place = parts.netloc
+    if not place.isascii():
+        user, at, host = place.rpartition("@")
+        place = urllib.parse.quote(user, safe=":%") + at + host.encode("idna").decode("ascii")
+    return urllib.parse.urlunsplit((parts.scheme, place, path, query, ""))
 
 
-def _read_all(response: http.client.HTTPResponse, url: str, max_bytes: int, deadline: float) -> bytes:
+def _read_all(response: http.client.HTTPResponse, name: str, max_bytes: int, deadline: float) -> bytes:
     body = bytearray()
     while chunk := response.read1(_CHUNK):
         body += chunk
         if len(body) > max_bytes:
-            raise ImageFetchError(f"{url}: more than the {max_bytes:,} bytes allowed; give a smaller image")
+            raise ImageFetchError(f"{name}: more than the {max_bytes:,} bytes allowed; give a smaller image")
         if time.monotonic() > deadline:
-            raise ImageFetchError(f"{url}: too slow ({len(body)} bytes so far); download it and give the file")
+            raise ImageFetchError(f"{name}: too slow ({len(body)} bytes so far); download it and give the file")
     expected = response.headers.get("Content-Length", "")
     if expected.isdigit() and len(body) < int(expected):
-        raise ImageFetchError(f"{url}: the connection broke after {len(body)} of {expected} bytes; try again")
+        raise ImageFetchError(f"{name}: the connection broke after {len(body)} of {expected} bytes; try again")
     return bytes(body)
 
 
@@ -102,17 +149,31 @@ class _HttpOnlyRedirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         fp.close()  # else its body, of any length, would be read first
         if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
-            raise ImageFetchError(f"{req.full_url}: redirects to {newurl}; allowed: http and https")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+            raise ImageFetchError(
+                f"{shown_url(req.full_url)}: redirects to {shown_url(newurl)}; allowed: http and https"
+            )
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+        user = req.unredirected_hdrs.get("Authorization")
+        if following is not None and user and _origin(newurl) == _origin(req.full_url):
+            following.add_unredirected_header("Authorization", user)
+        return following
 
 
-_OPENER = urllib.request.OpenerDirector()
-for _handler in (
-    urllib.request.ProxyHandler(),
-    urllib.request.HTTPHandler(),
-    urllib.request.HTTPSHandler(),
-    urllib.request.HTTPDefaultErrorHandler(),
-    _HttpOnlyRedirects(),
-    urllib.request.HTTPErrorProcessor(),
-):
-    _OPENER.add_handler(_handler)
+def _origin(url: str) -> tuple[str, str]:
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.netloc.lower()
+
+
+def _make_opener() -> urllib.request.OpenerDirector:
+    """Opens http and https, through the proxies that the environment names now."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        _HttpOnlyRedirects(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener

@@ -1,6 +1,7 @@
 """From anything a caller holds to a safe RGB image. No undecoded image leaves this file.
 
-Pillow decodes, from a closed list of formats, after the header has passed the size limits.
+Pillow decodes, from a closed list of formats, after the metadata was taken off (metadata.py) and the header has passed
+the size limits.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from ..errors import ImageError
+from ..errors import ImageError, OptionError
+from .background import DEFAULT_BACKGROUND, parse_background
+from .convert import to_rgb
+from .kind import describe_kind
+from .metadata import PixelFile, read_orientation, strip_metadata
 from .source import ByteSource, is_http, read_source
 
 ImageSource = ByteSource | Image.Image | npt.NDArray[Any]
@@ -27,6 +33,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The Pillow decoders that are allowed ("JPEG" covers the MPO of many cameras). Some of the others start programs."""
 
 MAX_PIXELS = 100_000_000
+_ORIENTATION = 0x0112
 
 _ALLOWED = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}".replace("WEBP", "WebP")
 
@@ -40,20 +47,42 @@ _WARNINGS = threading.RLock()
 """`warnings.catch_warnings` swaps the process's filters; two threads inside it at once would leave the wrong ones."""
 
 
-def load_image(source: ImageSource) -> Image.Image:
-    """Decode, verify, rotate by EXIF and convert to RGB; the first frame of an animation, alpha dropped.
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """`image`: upright RGB pixels that share no memory with their source.
 
-    Raises ImageError or its subclasses, naming the file and the remedy. The result shares no memory with `source`.
+    `how`: what was done to them beyond decoding, "" for nothing. `notes`: what a person should know, each a sentence
+    that begins with the image's name: what was not read, what cannot be seen.
     """
+
+    image: Image.Image
+    how: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def load_image(source: ImageSource, background: str = DEFAULT_BACKGROUND) -> Image.Image:
+    """Only the pixels of `read_image`."""
+    return read_image(source, background).image
+
+
+def read_image(source: ImageSource, background: str = DEFAULT_BACKGROUND) -> LoadedImage:
+    """Decode, verify, turn upright by EXIF and convert to RGB; the first page or frame of several.
+
+    `background`: the colour behind transparent pixels, a name or "#rrggbb" as of Pillow's ImageColor; "drop" drops the
+    alpha channel as the reference does, which shows what it hid. Raises OptionError for another, ImageError or its
+    subclasses for the image, naming the file and the remedy.
+    """
+    colour = parse_background(background)
     if isinstance(source, Image.Image):
         _check_size(source.size, "the PIL image")
-        return _to_rgb(source, "the PIL image")
+        return _finish(source, "the PIL image", colour, PixelFile(b""))
     if isinstance(source, np.ndarray):
-        return _to_rgb(_from_array(source), "the array")
+        return _finish(_from_array(source), "the array", colour, PixelFile(b""))
     data, name = read_source(source)
-    with _open_image(data, name) as image:
+    file = strip_metadata(data)
+    with _open_image(file.data, name) as image:
         image.load()
-        return _to_rgb(image, name)
+        return _finish(image, name, colour, file)
 
 
 def check_image(source: ByteSource) -> None:
@@ -62,7 +91,8 @@ def check_image(source: ByteSource) -> None:
     Raises ImageError or its subclasses.
     """
     if not (isinstance(source, str) and is_http(source)):
-        with _open_image(*read_source(source)):
+        data, name = read_source(source)
+        with _open_image(strip_metadata(data).data, name):
             pass
 
 
@@ -82,20 +112,17 @@ def _open_image(data: bytes, name: str) -> Iterator[Image.Image]:
     """Open the image in a file's bytes: read its header, check its size, and map what decoding raises to ImageError."""
     if not data:
         raise ImageError(f"{name} is empty; give a {_ALLOWED} image")
-    with _ignore_warnings():  # oversize and damaged metadata are judged here, not by Pillow's warnings
+    # Oversize and damaged metadata are judged here, not by Pillow's warnings.
+    with _name_failures(name, "is damaged or cut short"), _ignore_warnings():
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.size, name)
                 _check_scans(image, data, name)
                 yield image
-        except ImageError:
-            raise
         except UnidentifiedImageError as exc:
-            raise ImageError(f"{name} is not a {_ALLOWED} image, or is damaged from its first bytes on") from exc
+            raise ImageError(_describe_foreign(data, name)) from exc
         except Image.DecompressionBombError as exc:
             raise ImageError(f"{name} is too large ({exc}); allowed: {MAX_PIXELS // 10**6} megapixels") from exc
-        except Exception as exc:  # decoders raise whatever damage makes them raise
-            raise ImageError(f"{name} is damaged or cut short ({exc}); save it again as PNG or JPEG") from exc
 
 
 @contextmanager
@@ -105,25 +132,69 @@ def _ignore_warnings() -> Iterator[None]:
         yield
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Upright RGB pixels, a copy. 16-bit greys keep their upper 8 bits; convert() alone would clip them."""
+def _finish(image: Image.Image, name: str, background: tuple[int, int, int] | None, file: PixelFile) -> LoadedImage:
+    """Convert a decoded image, and say what is not obvious about it."""
+    with _name_failures(name, "cannot be converted to RGB"), _ignore_warnings():
+        orientation = file.orientation or _find_orientation(image)
+        found = to_rgb(
+            image,
+            name,
+            orientation=orientation,
+            background=background,
+            sample_bits=file.sample_bits,
+            significant_bits=file.significant_bits,
+        )
+    notes = [*_describe_rest(image, file), *([found.warning] if found.warning else [])]
+    return LoadedImage(found.image, found.how, tuple(f"{name}: {note}" for note in notes))
+
+
+def _find_orientation(image: Image.Image) -> int:
+    """That of a format whose metadata was not taken off, or of a caller's own image; 1 where none can be read."""
+    block = image.info.get("exif")
+    if isinstance(block, bytes):
+        return read_orientation(block) or 1
     try:
-        with _ignore_warnings():  # Pillow warns about transparency that convert drops on purpose
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode in ("I;16", "I;16L", "I;16B", "I"):
-                upright = _upper_bits(np.asarray(upright))
-            return upright.copy() if upright.mode == "RGB" else upright.convert("RGB")
+        value = image.getexif().get(_ORIENTATION)
+    except Exception:  # damage makes Pillow raise whatever it likes
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _describe_rest(image: Image.Image, file: PixelFile) -> Iterator[str]:
+    """Say that a file holds more than the one picture that is read."""
+    if file.pictures is not None and file.pictures > 1:
+        yield f"{'page' if image.format == 'TIFF' else 'frame'} 1 of {file.pictures} is read, and no other"
+    elif file.data and file.pictures is None and _is_animated(image):
+        yield "it is an animation, of which the first frame is read, and no other"
+
+
+def _is_animated(image: Image.Image) -> bool:
+    """Whether a second frame follows; damage behind the first one, which is all that is read, counts as its end."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # damage makes Pillow raise whatever it likes
+        return False
+
+
+@contextmanager
+def _name_failures(name: str, what: str) -> Iterator[None]:
+    """Decoders raise whatever damage makes them raise: an ImageError that names the image."""
+    try:
+        yield
+    except (ImageError, OptionError):
+        raise
+    except MemoryError as exc:
+        raise ImageError(f"{name} needs more memory than there is; scale it down, or free some memory") from exc
     except Exception as exc:
-        raise ImageError(f"{name} cannot be converted to RGB ({exc}); save it again as PNG or JPEG") from exc
+        raise ImageError(f"{name} {what} ({exc}); save it again as PNG or JPEG") from exc
 
 
-def _upper_bits(deep: npt.NDArray[Any]) -> Image.Image:
-    """Convert 16- or 32-bit greys to 8 bits, strip by strip: a whole copy of 100 megapixels would take gigabytes."""
-    shift = 8 if deep.max(initial=0) > 255 else 0
-    grey = np.empty(deep.shape, dtype=np.uint8)
-    for top in range(0, len(deep), 256):
-        grey[top : top + 256] = np.clip(deep[top : top + 256] >> shift, 0, 255)
-    return Image.fromarray(grey)
+def _describe_foreign(data: bytes, name: str) -> str:
+    """Say what a file is that no allowed decoder takes."""
+    kind = describe_kind(data)
+    if kind:
+        return f"{name} is {kind}; allowed: {_ALLOWED} images"
+    return f"{name} is not a {_ALLOWED} image, or is damaged from its first bytes on"
 
 
 def _check_scans(image: Image.Image, data: bytes, name: str) -> None:

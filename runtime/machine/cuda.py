@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import DeviceError, MissingDependencyError
 from .device_table import TABLE, DeviceKind, DeviceStatus
+from .install import install_line
 
 CUDA_LIBRARIES = {
     "libcudart.so.13": "nvidia-cuda-runtime",
@@ -91,7 +92,7 @@ def install_command(row: DeviceKind) -> str:
     """
     rivals = [name for name in TABLE["cpu" if row.kind == "cuda" else "cuda"].packages if installed(name)]
     removal = f"pip uninstall -y {' '.join(rivals)} && " if rivals else ""
-    return f"{removal}pip install 'phi3v[{row.extra}]'"
+    return f"{removal}{install_line(row.extra)}"
 
 
 def cuda_status() -> DeviceStatus:
@@ -246,7 +247,7 @@ def preload_cuda_libraries() -> None:
     try:
         import onnxruntime
     except ImportError as exc:
-        raise MissingDependencyError(f"onnxruntime cannot be imported ({exc}); run: pip install 'phi3v[cuda]'") from exc
+        raise MissingDependencyError(f"onnxruntime cannot be imported ({exc}); run: {install_line('cuda')}") from exc
     if sys.platform == "win32":
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
             onnxruntime.preload_dlls(directory="")

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import DeviceError, MissingDependencyError
 from .cuda import install_command, installed
 from .device_table import TABLE, DeviceKind, Plugin
+from .install import install_line
 
 
 def find_missing(row: DeviceKind) -> str | None:
@@ -47,7 +48,7 @@ def plugin_devices(plugin: Plugin) -> tuple[Any, ...]:
     try:
         import onnxruntime
     except ImportError as exc:
-        raise MissingDependencyError(f"onnxruntime cannot be imported ({exc}); run: pip install 'phi3v[cpu]'") from exc
+        raise MissingDependencyError(f"onnxruntime cannot be imported ({exc}); run: {install_line('cpu')}") from exc
     try:
         onnxruntime.register_execution_provider_library(plugin.name, str(library))
     except Exception as exc:  # ONNX Runtime's errors have no class of their own to name

@@ -44,9 +44,10 @@ class ModelDir:
 
     `pixel_dtype` is the vision graph's input type, None where it takes neither float32 nor float16.
     `original_context_length` is the length up to which LongRoPE's short factors apply, None for a model without the
-    switch. `shared_kv_buffer`: the decoder adds to its KV cache in place. `about` says what the model is good for,
-    where that is less than all of Phi-3-vision's jobs. `int8_prefill`: prompts are multiplied in row-wise int8;
-    `block_graphs`: the files and bytes of the parts that do not, where the folder has them beside.
+    switch. `shared_kv_buffer`: the decoder adds to its KV cache in place. `about`, `brief`, `needs_image` and
+    `knows_formats` say what the model is good for, where that is less than all of Phi-3-vision's jobs. `int8_prefill`:
+    prompts are multiplied in row-wise int8; `block_graphs`: the files and bytes of the parts that do not, where the
+    folder has them beside.
     """
 
     path: Path
@@ -71,6 +72,9 @@ class ModelDir:
     devices: tuple[str, ...] = ()
     """The kinds of devices that "auto" may run it on."""
     about: str | None = None
+    brief: str | None = None
+    needs_image: bool = False
+    knows_formats: bool = True
     int8_prefill: bool = False
     block_graphs: dict[str, tuple[str, int]] = field(default_factory=dict, repr=False)
 
@@ -238,5 +242,8 @@ def _limits(model: dict[str, Any], manifest: Manifest, pixel_dtype: str | None) 
         "hidden_size": int(decoder.get("hidden_size", 0)),
         "pulled_as": manifest.full_name,
         "about": manifest.about,
+        "brief": manifest.brief,
+        "needs_image": bool(manifest.needs_image),
+        "knows_formats": manifest.knows_formats is not False,
         "int8_prefill": bool(manifest.extra.get("prefill")),
     }

@@ -17,10 +17,14 @@ from ..machine.cuda import cuda_status, gpus
 from ..machine.device_table import PREFERENCE, TABLE, split_device
 from ..machine.memory import total_memory
 from ..machine.webgpu import hardware_memory
+from ..near_miss import suggest
 from .folder import BUILTIN, GENAI_CONFIG, MODEL_VARIABLE
 from .manifest import MANIFEST, Manifest
 
 BUILTIN_NAME = "nano"
+PUBLISHED_NAMES = ("phi-3-vision", "phi-3.5-vision")
+"""What `phi3v pull` can fetch (export/hub/catalog.py)."""
+
 INT8_PREFILL = "int8-prefill"
 """Ends the variant's name of a model that was made beside a pulled one."""
 
@@ -83,10 +87,15 @@ class Machine:
 
 
 def hub_cache() -> Path:
-    """Where huggingface-hub keeps what it fetches (HF_HUB_CACHE, HF_HOME)."""
-    from huggingface_hub import constants
+    """Where huggingface-hub keeps what it fetches: HF_HUB_CACHE, else hub/ in HF_HOME, else in the user's cache.
 
-    return Path(constants.HF_HUB_CACHE).expanduser()
+    Found as it finds it, without importing it: nothing but a pull needs it, and it fails where a variable is wrong.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or os.path.join(caches, "huggingface")  # noqa: PTH118
+    older = os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")  # noqa: PTH118
+    found = os.environ.get("HF_HUB_CACHE") or older
+    return Path(os.path.expandvars(os.path.expanduser(found)))  # noqa: PTH111
 
 
 def local_models() -> list[LocalModel]:
@@ -121,6 +130,20 @@ def resolve_model(model: str | os.PathLike[str] | None = None, device: str = "au
     wanted = wanted_model(model)
     if wanted is None:
         return _default(device)
+    if model is not None:
+        return _resolve(wanted, device)
+    try:
+        folder = _resolve(wanted, device)
+        if not folder.is_dir():
+            raise ModelNotFoundError(f"{folder} is no folder")
+    except ModelNotFoundError as exc:
+        raise ModelNotFoundError(
+            f"{MODEL_VARIABLE} is set to {os.fspath(wanted)!r}: {exc}; or take it back with `unset {MODEL_VARIABLE}`"
+        ) from exc
+    return folder
+
+
+def _resolve(wanted: str | os.PathLike[str], device: str) -> Path:
     if not isinstance(wanted, str | os.PathLike) or isinstance(os.fspath(wanted), bytes):
         raise OptionError(f"model is {wanted!r}; allowed: a folder (str or Path), a model's name, or None")
     folder = Path(wanted)
@@ -132,12 +155,19 @@ def resolve_model(model: str | os.PathLike[str] | None = None, device: str = "au
     if not found and os.path.exists(folder):  # noqa: PTH110 - the same
         return folder  # whoever opens it says what it lacks
     if not found:
-        held = ", ".join(dict.fromkeys(model.full_name for model in local_models())) or "none"
-        raise ModelNotFoundError(
-            f"{wanted} is neither a folder nor a model on this machine (pulled: {held}); "
-            f"fetch it with `phi3v pull {wanted}`, or give a model folder"
-        )
+        raise ModelNotFoundError(_describe_missing(str(wanted)))
     return _best(found, _fitting(found, device) if len(found) > 1 else found, device).path
+
+
+def _describe_missing(wanted: str) -> str:
+    """Say that no model has this name, and what to type instead."""
+    models = local_models()
+    held = ", ".join(dict.fromkeys(model.full_name for model in models)) or "none"
+    name, variant = split_name(wanted)
+    here = [known for model in models for known in ((model.full_name,) if variant else (model.name,))]
+    near = suggest(wanted, [*here, BUILTIN_NAME, *PUBLISHED_NAMES])
+    remedy = f"fetch it with `phi3v pull {wanted}`" if name in PUBLISHED_NAMES else "`phi3v models` lists what there is"
+    return f"{wanted} is neither a folder nor a model on this machine (pulled: {held}){near}; {remedy}"
 
 
 def is_builtin(name: str) -> bool:

@@ -82,6 +82,12 @@ class Manifest:
     """Whether the weights are random."""
     about: str | None = None
     """What the model is good for, where that is less than all of Phi-3-vision's jobs."""
+    brief: str | None = None
+    """The same in a few words."""
+    needs_image: bool | None = None
+    """Whether the model knows nothing to say without an image."""
+    knows_formats: bool | None = None
+    """False for a model whose answers in a format (JSON, choices) mean nothing."""
     files: Mapping[str, int] = field(default_factory=dict)
     """Bytes of every other file in the folder, by name."""
     sha256: Mapping[str, str] = field(default_factory=dict)
@@ -102,15 +108,18 @@ class Manifest:
             "pixel_dtype": (self.pixel_dtype in (None, *_PIXEL_DTYPES), ", ".join(_PIXEL_DTYPES)),
             "original_context_length": (isinstance(original, int | Unstated | None), "an integer"),
             "kv_bytes_per_token": (isinstance(self.kv_bytes_per_token, int | None), "an integer"),
-            "synthetic": (isinstance(self.synthetic, bool | None), "true, false"),
             "files": (_maps_names(self.files, int), "an object of names and sizes"),
             "sha256": (_maps_names(self.sha256, str), "an object of names and SHA-256 sums"),
             "damaged": (_is_names(self.damaged), "a list of names"),
         }
         if self.origin is not None and self.name is None:
             raise KeyError("name")  # as for any other key that a pulled model cannot be without
-        texts = ("name", "precision", "about")
-        _check(self, {key: (isinstance(getattr(self, key), str | None), "a text") for key in texts} | rules)
+        for keys, kind, wanted in (
+            (("name", "precision", "about", "brief"), str, "a text"),
+            (("synthetic", "needs_image", "knows_formats"), bool, "true, false"),
+        ):
+            rules |= {key: (isinstance(getattr(self, key), kind | None), wanted) for key in keys}
+        _check(self, rules)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ..answer_format import AnswerFormat, Choices, JsonSchema, Regex
 from ..errors import MissingDependencyError, OptionError
+from ..machine.install import install_line
 from ..tokenizer import Tokenizer
 from .json_schema import prepare_schema
 
@@ -137,7 +138,7 @@ def import_llguidance() -> ModuleType:
         return importlib.import_module("llguidance")
     except ImportError as exc:
         raise MissingDependencyError(
-            f"answer formats need llguidance, which cannot be imported ({exc}); run: pip install 'phi3v[structured]'"
+            f"answer formats need llguidance, which cannot be imported ({exc}); run: {install_line('structured')}"
         ) from exc
 
 

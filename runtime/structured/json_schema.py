@@ -31,7 +31,7 @@ def prepare_schema(text: str) -> str:
     if "x-guidance" in schema:
         raise OptionError("the JSON schema sets x-guidance, which phi3v sets itself (white space); leave it out")
     try:
-        inner = list(_subschemas(schema))
+        inner = list(list_subschemas(schema))
     except RecursionError:
         raise OptionError("the JSON schema is nested too deeply; put parts of it under $defs") from None
     _check_multiples(inner)
@@ -41,7 +41,7 @@ def prepare_schema(text: str) -> str:
     return json.dumps(schema | {"x-guidance": WHITE_SPACE})
 
 
-def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:
+def list_subschemas(schema: Any) -> Iterator[dict[str, Any]]:
     """The schema itself and all subschemas; values inside `const`, `enum` and annotations are not schemas."""
     if not isinstance(schema, dict):
         return
@@ -49,13 +49,13 @@ def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:
     for key in _MAPS:
         if isinstance(inner := schema.get(key), dict):
             for one in inner.values():
-                yield from _subschemas(one)
+                yield from list_subschemas(one)
     for key in _LISTS:
         if isinstance(inner := schema.get(key), list):
             for one in inner:
-                yield from _subschemas(one)
+                yield from list_subschemas(one)
     for key in _ONES:
-        yield from _subschemas(schema.get(key))
+        yield from list_subschemas(schema.get(key))
 
 
 def _composed(schema: dict[str, Any]) -> bool:

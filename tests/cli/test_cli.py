@@ -50,8 +50,9 @@ def test_the_answer_is_on_stdout_and_all_else_on_stderr(model: str, photo: str) 
     done = run("ask", "What is this?", photo, "--model", model, "--max-new-tokens", "8", "--num-crops", "1", "--stats")
     assert done.returncode == 0
     assert done.stdout.endswith(b"\n")
-    notice, *footer = done.stderr.decode().splitlines()
+    notice, cut_off, *footer = done.stderr.decode().splitlines()
     assert "random weights" in notice
+    assert "cut off after 8 tokens" in cut_off
     assert [line.split()[0] for line in footer] == ["model", "prompt", "images", "TTFT", "decode", "total"]
 
 
@@ -116,7 +117,7 @@ def test_closed_streams_are_no_crash(photo: str, model: str) -> None:
 def test_a_full_disk_behind_stdout_is_one_line(model: str, command: list[str]) -> None:
     done = through_sh('phi3v "$@" >/dev/full', *command, model)
     assert done.returncode == 1
-    assert done.stderr.decode().splitlines()[-1] == "Error: [Errno 28] No space left on device"
+    assert done.stderr.decode().splitlines()[-1] == "Error: standard output cannot be written (No space left on device)"
 
 
 @needs_posix

@@ -12,6 +12,7 @@ from phi3v.errors import DeviceError
 from phi3v.genai.placement import place_nodes
 from phi3v.machine import cuda, openvino, plugins, webgpu
 from phi3v.machine.attention_check import AttentionFault
+from phi3v.machine.install import install_line
 from phi3v.machine.vulkan import Adapter
 from phi3v.models.folder import BUILTIN, ModelDir
 
@@ -29,7 +30,7 @@ def test_a_plugin_that_is_not_installed_is_a_note_with_its_extra(monkeypatch: py
     check = found(kind)
     assert check.status == "note"
     assert check.detail.startswith("not installed; it runs models on ")
-    assert check.remedy == f"pip install 'phi3v[{kind}]'"
+    assert check.remedy == install_line(kind)
 
 
 @pytest.fixture

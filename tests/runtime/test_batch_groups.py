@@ -251,7 +251,7 @@ def test_stop_strings_and_lengths_end_their_own_rows() -> None:
     assert isinstance(one, GenerationResult)
     assert isinstance(two, GenerationResult)
     assert isinstance(three, GenerationResult)
-    assert (one.text, three.text, len(two.token_ids)) == ("The quick ", "The quick brown fox.", 3)
+    assert (one.text, three.text, len(two.token_ids)) == ("The quick", "The quick brown fox.", 3)
     assert [result.finish_reason for result in (one, two, three)] == ["stop", "length", "stop"]
 
 

@@ -112,7 +112,7 @@ def test_what_the_type_itself_refuses_is_an_error_that_holds_the_answer() -> Non
 
 def test_what_is_no_kind_of_answer_is_refused_before_anything_runs() -> None:
     backend = FakeBackend()
-    for kind in (object, dict, set[int], int | str):
+    for kind in (object, dict, list, set[object]):
         with pytest.raises(OptionError, match="cannot be an answer"):
-            phi3v.Engine(backend).extract(kind, "hi")  # type: ignore[call-overload]
+            phi3v.Engine(backend).extract(kind, "hi")
     assert backend.log.prompts == []

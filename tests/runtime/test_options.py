@@ -74,7 +74,11 @@ def test_extract_takes_its_format_once() -> None:
 
 
 def test_what_a_call_cannot_keep_is_not_among_its_options() -> None:
-    assert set(SessionOptions.__annotations__) == set(GenerationOptions.__annotations__) - {"num_crops"}
+    assert set(SessionOptions.__annotations__) == set(GenerationOptions.__annotations__) - {
+        "num_crops",
+        "background",
+        "system",
+    }
     assert set(ExtractOptions.__annotations__) == set(GenerationOptions.__annotations__) - {"stop", "answer_format"}
 
 

@@ -90,6 +90,17 @@ def test_tags_that_match_no_picture_are_refused(text: str, count: int) -> None:
         PromptLayout.of(text, count)
 
 
+@pytest.mark.parametrize("image_tokens", [[], [3], [2, 4]], ids=str)
+@pytest.mark.parametrize("system", ["Be brief.", " two\nlines ", "日本語"])
+def test_instructions_are_a_turn_in_front(tokenizer_json: Path, system: str, image_tokens: list[int]) -> None:
+    tags = "".join(f"<|image_{n}|>\n" for n in range(1, len(image_tokens) + 1))
+    text = f"<|system|>\n{system}<|end|>\n<|user|>\n{tags}What is this?<|end|>\n<|assistant|>\n"
+    layout = PromptLayout.of("What is this?", len(image_tokens), system)
+    ours = layout.input_ids(load_ours(tokenizer_json), image_tokens)
+    assert ours == chunk_ids(load_stock(tokenizer_json), text, image_tokens)
+    assert layout.text() == text
+
+
 def test_digits_without_end_and_of_other_scripts_are_no_tag() -> None:
     for text in ("<|image_" + "9" * 5000 + "|>", "<|image_\u0661|>"):
         assert PromptLayout.of(text, 1).text() == f"<|user|>\n<|image_1|>\n{text}<|end|>\n<|assistant|>\n"

@@ -130,7 +130,8 @@ class FakeBackend(HdPreprocessor):
     def __init__(
         self, *scripts: Script | str, answer: Callable[[ModelInputs], Script] = echo, **changes: object
     ) -> None:
-        super().__init__(dataclasses.replace(builtin_model(), **changes), "cpu")  # type: ignore[arg-type]
+        able: dict[str, object] = {"needs_image": False, "knows_formats": True} | changes
+        super().__init__(dataclasses.replace(builtin_model(), **able), "cpu")  # type: ignore[arg-type]
         self._scripts: Iterator[Script] = (says(s) if isinstance(s, str) else s for s in scripts)
         self._answer = answer
         self.log = Log()

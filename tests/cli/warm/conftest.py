@@ -1,6 +1,8 @@
 """A warm engine for tests that leave it as it was, and a place for an engine of a test's own."""
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 from warm_home import Home
 
 from phi3v.models.folder import BUILTIN
+from phi3v.models.manifest import Manifest
 
 
 @pytest.fixture(scope="session")
@@ -17,10 +20,19 @@ def demo_model(exports: Exports) -> Path:
     return exports.model()
 
 
+@pytest.fixture(scope="session")
+def talking_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """nano, asked without images too: what it says then means nothing, and is quickly said."""
+    folder = tmp_path_factory.mktemp("talking") / "nano"
+    shutil.copytree(BUILTIN, folder)
+    replace(Manifest.read(folder), needs_image=False).write(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
-def model() -> Path:
+def model(talking_nano: Path) -> Path:
     """The model that answers. Modules whose answers must be long replace it by the demo model."""
-    return BUILTIN
+    return talking_nano
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from phi3v.machine import device as choosing
 from phi3v.machine.attention_check import AttentionFault
 from phi3v.machine.device import choose_device, same_device, wanted_device
 from phi3v.machine.device_table import TABLE, DeviceName, DeviceStatus, split_device, suited_devices
+from phi3v.machine.install import install_line
 from phi3v.machine.vulkan import Adapter
 from phi3v.models.folder import BUILTIN, ModelDir
 
@@ -191,24 +192,24 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch: p
         monkeypatch.setattr(module, "installed", lambda _: None)
     with pytest.raises(DeviceError) as raised:
         choose_device(wanted, Model())
-    said = f"the package onnxruntime-ep-{wanted} is not installed; run: pip install 'phi3v[{wanted}]'"
+    said = f"the package onnxruntime-ep-{wanted} is not installed; run: {install_line(wanted)}"
     assert str(raised.value).endswith(said)
 
 
 @pytest.mark.parametrize(
     ("here", "kind", "command"),
     [
-        ([], "cuda", "pip install 'phi3v[cuda]'"),
+        ([], "cuda", install_line("cuda")),
         (
             ["onnxruntime-genai", "onnxruntime"],
             "cuda",
-            "pip uninstall -y onnxruntime-genai onnxruntime && pip install 'phi3v[cuda]'",
+            f"pip uninstall -y onnxruntime-genai onnxruntime && {install_line('cuda')}",
         ),
-        (["onnxruntime-genai", "onnxruntime"], "webgpu", "pip install 'phi3v[webgpu]'"),
+        (["onnxruntime-genai", "onnxruntime"], "webgpu", install_line("webgpu")),
         (
             ["onnxruntime-genai-cuda", "onnxruntime-gpu"],
             "webgpu",
-            "pip uninstall -y onnxruntime-genai-cuda onnxruntime-gpu && pip install 'phi3v[webgpu]'",
+            f"pip uninstall -y onnxruntime-genai-cuda onnxruntime-gpu && {install_line('webgpu')}",
         ),
     ],
 )

@@ -17,7 +17,7 @@ GB = 1 << 30
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache on a machine of 16 GB RAM, no GPU, no built-in model."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(local, "BUILTIN", tmp_path / "absent")
     monkeypatch.setattr(local, "total_memory", lambda: 16 * GB)
     monkeypatch.setattr(local, "cuda_status", lambda: DeviceStatus(False, "no GPU"))
@@ -82,8 +82,12 @@ def test_the_variable_may_hold_a_name(cache: Path, monkeypatch: pytest.MonkeyPat
 
 def test_an_unknown_name_says_what_is_here_and_how_to_get_it(cache: Path) -> None:
     pulled(cache, "phi-3-vision", "cpu-int4")
-    with pytest.raises(ModelNotFoundError, match=r"pulled: phi-3-vision:cpu-int4\); fetch it with `phi3v pull phi-4`"):
-        local.resolve_model("phi-4")
+    with pytest.raises(ModelNotFoundError, match=r"pulled: phi-3-vision:cpu-int4\); `phi3v models`"):
+        local.resolve_model("gemma")
+    with pytest.raises(ModelNotFoundError, match=r"fetch it with `phi3v pull phi-3.5-vision`"):
+        local.resolve_model("phi-3.5-vision")
+    with pytest.raises(ModelNotFoundError, match=r"did you mean phi-3-vision\?"):
+        local.resolve_model("phi-3-vison")
 
 
 def test_a_path_that_is_none_is_not_taken_for_a_name(cache: Path) -> None:
