@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from phi3v.errors import ImageError
-from phi3v.images.load import FORMATS, read_image
+from phi3v.images.load import FORMATS, MAX_PIXELS, read_image
 from phi3v.images.metadata import strip_metadata
 
 COUNT = int(os.environ.get("PHI3V_FUZZ", "200"))
@@ -88,6 +88,7 @@ def is_intact(data: bytes) -> bool:
             with Image.open(io.BytesIO(strip_metadata(data).data), formats=FORMATS) as image:
                 image.load()
                 image.convert("RGB")
+                return image.width * image.height <= MAX_PIXELS
     except Exception:
         return False
     return True
