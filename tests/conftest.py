@@ -1,6 +1,7 @@
 """What tests of several folders need, and what becomes of tests whose packages are not installed."""
 
 import re
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,11 @@ TESTS = Path(__file__).parent
 EXPORT_EXTRA = ("torch", "transformers", "safetensors", "onnx", "onnx_ir", "ml_dtypes")
 MISSING = [name for name in EXPORT_EXTRA if find_spec(name) is None]
 MODULE_MARK = re.compile(r"^pytestmark = (\[[^\]]*)?pytest\.mark\.torch\b", re.MULTILINE)
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell starts what runs in its background so, and the processes whose Ctrl-C is tested would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def marked_torch(module: Path) -> bool:
