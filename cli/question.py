@@ -88,10 +88,10 @@ def _read_file(path: Path) -> bytes:
 
 
 def _is_image(word: str) -> bool:
-    """Whether a word can only be an image: standard input, a URL, a pipe, or a file that is there."""
-    if word == "-" or is_http(word) or word[:11].lower() == "data:image/" or is_pipe(word):
-        return not any(character.isspace() for character in word)
-    return _is_file(word)
+    """Whether a word can only be an image: standard input, a URL, a pipe, a file that is there, or a file's name."""
+    one_word = not any(character.isspace() for character in word)
+    named = is_http(word) or word[:11].lower() == "data:image/" or word.lower().endswith(IMAGE_SUFFIXES)
+    return word == "-" or (one_word and named) or is_pipe(word) or _is_file(word)
 
 
 def _is_file(word: str) -> bool:
