@@ -12,7 +12,7 @@ from phi3v.closing import Closing
 from phi3v.errors import ImageError, ImageFetchError, Phi3VError, WarmEngineError
 
 from .image_check import check_images
-from .interrupts import Interrupt, killable
+from .interrupts import Interrupt
 from .notices import say
 from .warm.client import EngineLostError, PendingAnswer, WarmEngine, WarmStream, find
 from .warm.place import any_socket
@@ -123,7 +123,7 @@ class OpenAnswer(PendingAnswer, Closing):
             yield from self._receive(self._source.stream)
         if isinstance(self._source, LoadedEngine):
             with self._source.engine.stream_request(self._request) as stream:
-                yield from killable(stream)
+                yield from stream
                 self._result = stream.result
 
     def _receive(self, stream: WarmStream | ImageFetchError) -> Iterator[Token]:
