@@ -41,7 +41,7 @@ class Config:
 
 def configure(device: Device, **options: Any) -> Config:
     og = cast(ModuleType, SimpleNamespace(Config=Config, Model=lambda config: config))
-    folder = cast(ModelDir, SimpleNamespace(path=Path("model"), int8_prefill=False, block_graphs={}))
+    folder = cast(ModelDir, SimpleNamespace(path=Path("model"), int8_prefill=False, block_graphs={}, graphs={}))
     return cast(Config, load_model(og, folder, device, **options))
 
 
