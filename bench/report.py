@@ -156,7 +156,7 @@ def _list_facts(content: dict[str, Any]) -> list[str]:
 def render_measure(value: float, deviation: float | None, unit: str) -> str:
     """A number as people write it, `307 ± 170 ms`: both to the deviation's second digit, and never an exponent."""
     scale = deviation or abs(value) / 100
-    places = max(0, 1 - math.floor(math.log10(scale))) if scale else 0
+    places = min(4, max(0, 1 - math.floor(math.log10(scale)))) if scale else 0
     shown = f"{value:.{places}f}"
     return f"{shown} {unit}" if deviation is None else f"{shown} ± {deviation:.{places}f} {unit}"
 

@@ -70,7 +70,7 @@ def read_source(source: ByteSource) -> tuple[bytes, str]:
             f"{shorten_text(shown_url(source))}: {scheme[0]} is not supported; give the file's path, an http(s) or "
             "data: URL"
         )
-    if isinstance(source, str) and _BASE64.fullmatch(source):
+    if isinstance(source, str) and _BASE64.fullmatch(source) and not os.path.exists(source):  # noqa: PTH110
         raise ImageError(
             f"{shorten_text(source)}: base64 stands alone where a path or URL is wanted; put data:image/png;base64, "
             "in front"
