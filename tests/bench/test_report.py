@@ -1,5 +1,6 @@
 """What a person reads of a record: numbers without exponents, cases in words, a headline, worse ratios marked."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from phi3v.bench.report import (
 from phi3v.errors import OptionError
 
 CASE = "1344x1344:16:64"
+needs_matplotlib = pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
 
 
 def make_record(**subjects: tuple[float, float]) -> Record:
@@ -80,6 +82,10 @@ def test_worse_ratios_are_marked() -> None:
     cells = dict(zip(header, row, strict=True))
     assert cells["TTFT"].endswith("(worse)")
     assert not cells["decode"].endswith("(worse)")
+
+
+@needs_matplotlib
+def test_worse_ratios_are_marked_on_the_page_too() -> None:
     assert "class='slower'" in render_html(make_record(ours=(40.0, 0.1), torch=(20.0, 0.5)))
 
 
@@ -90,6 +96,7 @@ def test_empty_tables_and_columns_are_left_out() -> None:
     assert "peak RSS" in tabulate_times(alone)[0]
 
 
+@needs_matplotlib
 def test_every_subject_has_a_colour_of_its_own() -> None:
     page = render_html(make_record(ours=(40.0, 0.1), torch=(20.0, 0.5)))
     assert {"#1f77b4", "#ff7f0e"} <= {colour for colour in ("#1f77b4", "#ff7f0e") if colour in page}
