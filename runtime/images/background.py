@@ -12,7 +12,7 @@ KEEP_HIDDEN = "drop"
 
 
 def parse_background(background: str) -> tuple[int, int, int] | None:
-    """The colour's red, green and blue, 0 to 255; None for "drop". Raises OptionError for what is no colour."""
+    """The colour's red, green and blue, 0 to 255; None for "drop". Raises OptionError for anything else."""
     from PIL import ImageColor  # not needed where nobody asks for another colour
 
     if background == KEEP_HIDDEN:

@@ -176,7 +176,7 @@ def _describe_darkness(brightest: int, stated: str) -> str:
 
 
 def _tag(image: Image.Image, tag: int) -> float | None:
-    """The first value of a TIFF's tag; None where there is none, or it is no number."""
+    """The first value of a TIFF's tag; None where there is none, or it is not a number."""
     value = getattr(image, "tag_v2", {}).get(tag)
     if isinstance(value, tuple):
         value = value[0] if value else None

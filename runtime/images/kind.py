@@ -1,4 +1,4 @@
-"""Says what a file is that is no image we read, by its first bytes, so that an error can name it."""
+"""Says what a file is, by its first bytes, where it is not an image that we read, so that an error can name it."""
 
 from __future__ import annotations
 

@@ -161,10 +161,10 @@ def _find_orientation(image: Image.Image) -> int:
 
 
 def _describe_rest(image: Image.Image, file: PixelFile) -> Iterator[str]:
-    """Say that a file holds more than the one picture that is read."""
-    if file.pictures is not None and file.pictures > 1:
-        yield f"{'page' if image.format == 'TIFF' else 'frame'} 1 of {file.pictures} is read, and no other"
-    elif file.data and file.pictures is None and _is_animated(image):
+    """Say that a file holds more than the one image that is read."""
+    if file.frames is not None and file.frames > 1:
+        yield f"{'page' if image.format == 'TIFF' else 'frame'} 1 of {file.frames} is read, and no other"
+    elif file.data and file.frames is None and _is_animated(image):
         yield "it is an animation, of which the first frame is read, and no other"
 
 

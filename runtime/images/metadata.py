@@ -1,6 +1,6 @@
 """Takes an image file's metadata off before a decoder sees it, so that odd metadata cannot cost intact pixels.
 
-Kept are the parts that say what the pixels are. Of the rest, the orientation and the number of pictures are read, and
+Kept are the parts that say what the pixels are. Of the rest, the orientation and the number of frames are read, and
 what cannot be read there counts as upright and as one.
 """
 
@@ -39,13 +39,13 @@ _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)\s*([1-8])")
 class PixelFile:
     """An image file without its metadata.
 
-    `orientation`: EXIF's 1 to 8; None where the file's format keeps it with the pixels. `pictures`: how many it holds;
+    `orientation`: EXIF's 1 to 8; None where the file's format keeps it with the pixels. `frames`: how many it holds;
     None where only decoding tells. `sample_bits`: of a PNG; `significant_bits`: what its sBIT chunk states of them.
     """
 
     data: bytes
     orientation: int | None = None
-    pictures: int | None = None
+    frames: int | None = None
     sample_bits: int | None = None
     significant_bits: int | None = None
 
@@ -70,7 +70,7 @@ def _strip_jpeg(data: bytes) -> PixelFile:
         metadata = marker == _JPEG_COMMENT or (0xE0 <= marker <= 0xEF and not _names_colours(marker, segment))
         (taken if metadata else kept).append(segment)
     exif = next((segment[4:] for segment in taken if segment[4:10] == b"Exif\0\0"), b"")
-    return PixelFile(b"".join(kept), _read_orientation(exif, taken), pictures=1)
+    return PixelFile(b"".join(kept), _read_orientation(exif, taken), frames=1)
 
 
 def _list_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -115,9 +115,9 @@ def _strip_png(data: bytes) -> PixelFile:
     (exif,) = taken.get(b"eXIf", [b""])[:1]
     exif = exif or next(map(_raw_profile, taken.get(b"zTXt", [])), b"")
     animation = taken.get(b"acTL", [b""])[0]
-    pictures = struct.unpack_from(">I", animation)[0] if len(animation) >= 4 else 1
+    frames = struct.unpack_from(">I", animation)[0] if len(animation) >= 4 else 1
     bits = min(taken.get(b"sBIT", [b""])[0], default=0) or None
-    return PixelFile(b"".join(kept), _read_orientation(exif, taken.get(b"iTXt", [])), pictures, data[24], bits)
+    return PixelFile(b"".join(kept), _read_orientation(exif, taken.get(b"iTXt", [])), frames, data[24], bits)
 
 
 def _raw_profile(chunk: bytes) -> bytes:
@@ -153,7 +153,7 @@ def _strip_tiff(data: bytes) -> PixelFile:
     start = struct.pack(offset, len(data) + len(padding))
     body = struct.pack(count, len(kept)) + b"".join(kept) + struct.pack(offset, 0)
     whole = data[:header] + start + data[header + len(start) :] + padding + body
-    return PixelFile(whole, pictures=len(pages))
+    return PixelFile(whole, frames=len(pages))
 
 
 def _read_orientation(exif: bytes, others: list[bytes]) -> int:
