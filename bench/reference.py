@@ -28,10 +28,10 @@ from ..errors import InferenceError, OptionError, PromptError
 from ..export.checkpoint import Checkpoint
 from ..export.dims import CLIP, VISION, ModelDims
 from ..export.safetensors_file import Array
+from ..images.cropped import NumCrops
 from ..models.folder import ModelDir
 from ..sampling import TokenChooser
 from ..tokenizer import Tokenizer as RuntimeTokenizer
-from ..types import NumCrops
 
 _CONTROL = re.compile(r"<\|\w+\|>|</?s>|<unk>")
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).reshape(3, 1, 1)

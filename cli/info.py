@@ -14,7 +14,7 @@ from .notices import describe_model, say
 from .options import background_option
 
 if TYPE_CHECKING:
-    from phi3v.types import NumCrops
+    from phi3v.images.cropped import NumCrops
 
 _PUBLISHED_KV = {"fp16": 393_216, "fp32": 786_432}
 """KV bytes per token of the 4.2 B model: 32 layers x 2 x 3072 values, in fp16 on a GPU and in fp32 on the CPU."""

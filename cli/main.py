@@ -26,6 +26,7 @@ from .migrate import migrate
 from .models import models
 from .pull import pull
 from .rm import rm
+from .serve.command import serve_command
 from .verify import verify
 from .warm_command import warm
 
@@ -117,5 +118,5 @@ def main() -> None:
     warnings.simplefilter("ignore", BuiltinModelWarning)  # notices.py says it in other words
 
 
-for _command in (ask, chat, batch, warm, pull, models, verify, rm, info, doctor, export, migrate, bench):
+for _command in (ask, chat, batch, warm, serve_command, pull, models, verify, rm, info, doctor, export, migrate, bench):
     main.add_command(_command)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from phi3v.near_miss import suggest
+from phi3v.models.near_miss import suggest
 
 from .chat_state import history_file, save_conversation
 from .image_check import check_images

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from ..errors import CheckpointError
+from ..images.cropped import MAX_CROPS
 from ..models.files import refuse_lfs_pointer
-from ..types import MAX_CROPS
 from .dims import EMBED, EMBED_ALIAS, LM_HEAD, ModelDims, tensor_shapes
 from .safetensors_file import Array, TensorEntry, read_header
 

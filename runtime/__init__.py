@@ -17,21 +17,34 @@ from .errors import Phi3VError
 
 if TYPE_CHECKING:
     from .answer_format import Choices, JsonSchema, Regex
+    from .async_engine import AsyncEngine
     from .engine import Engine, load
+    from .images.cropped import CroppedImage
     from .options import GenerationOptions
     from .session import Session
     from .stream import TokenStream
-    from .types import GenerationRequest, GenerationResult, SamplingParams, Timings, Token, Usage
+    from .types import (
+        GenerationRequest,
+        GenerationResult,
+        PastTurn,
+        SamplingParams,
+        Timings,
+        Token,
+        Usage,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncEngine",
     "Choices",
+    "CroppedImage",
     "Engine",
     "GenerationOptions",
     "GenerationRequest",
     "GenerationResult",
     "JsonSchema",
+    "PastTurn",
     "Phi3VError",
     "Regex",
     "SamplingParams",
@@ -45,11 +58,21 @@ __all__ = [
 
 _MODULES = {
     ".answer_format": ("Choices", "JsonSchema", "Regex"),
+    ".async_engine": ("AsyncEngine",),
     ".engine": ("Engine", "load"),
+    ".images.cropped": ("CroppedImage",),
     ".options": ("GenerationOptions",),
     ".session": ("Session",),
     ".stream": ("TokenStream",),
-    ".types": ("GenerationRequest", "GenerationResult", "SamplingParams", "Timings", "Token", "Usage"),
+    ".types": (
+        "GenerationRequest",
+        "GenerationResult",
+        "PastTurn",
+        "SamplingParams",
+        "Timings",
+        "Token",
+        "Usage",
+    ),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -19,7 +19,8 @@ class Answer:
 
     def __init__(self, backend: Backend, prepared: PreparedRequest) -> None:
         constraint = start_constraint(backend, prepared.request)
-        self.chooser = TokenChooser(prepared.request.sampling, prepared.inputs.input_ids, constraint)
+        request = prepared.request
+        self.chooser = TokenChooser(request.sampling, prepared.inputs.input_ids, constraint, request.logprobs)
         """Chooses the tokens that are pushed."""
         self._must_complete = constraint is not None
         self._prepared = prepared
@@ -33,6 +34,8 @@ class Answer:
         self._steps = 0
         self.finish_reason: FinishReason | None = None
         """None while tokens are still to come."""
+        self.cached_tokens = 0
+        """Tokens of the prompt that were read for an earlier answer."""
 
     def push(self, token_id: int, seconds: float) -> Token:
         """Take the next token, and the seconds the model needed for it; sets `finish_reason` with the last one.
@@ -52,7 +55,7 @@ class Answer:
                 raise truncated("".join(self._pieces), len(self._ids))
             return last
         self._pieces.append(text)
-        return Token(token_id, text)
+        return self._token(token_id, text)
 
     def cancel(self) -> None:
         """End an unfinished answer here; the text so far is kept."""
@@ -64,7 +67,7 @@ class Answer:
         """The finished answer."""
         assert self.finish_reason is not None
         prepared, inputs = self._prepared, self._prepared.inputs
-        usage = Usage(len(inputs.input_ids), sum(inputs.image_tokens), len(self._ids))
+        usage = Usage(len(inputs.input_ids), sum(inputs.image_tokens), len(self._ids), self.cached_tokens)
         later = max(0, self._steps - 1)
         timings = Timings(prepared.image_decode_s, prepared.preprocess_s, self._prefill_s, self._decode_s, later)
         return GenerationResult(
@@ -82,7 +85,10 @@ class Answer:
         text += self._trim(self._held_back())
         self._pieces.append(text)
         self.finish_reason = reason
-        return Token(token_id, text)
+        return self._token(token_id, text)
+
+    def _token(self, token_id: int, text: str) -> Token:
+        return Token(token_id, text, self.chooser.logprob, self.chooser.likely)
 
     def _trim(self, text: str) -> str:
         """Text without white space at either end of the answer: what may be the end waits for more text.

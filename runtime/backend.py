@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from .images.cropped import NumCrops
 from .models.folder import ModelDir
 from .sampling import TokenChooser
 from .tokenizer import Tokenizer
-from .types import NumCrops
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,21 @@ class ModelInputs:
     images.
     `image_sizes`: int64 [N, 2], padded height and width in pixels; None without images.
     `image_tokens`: number of slots of each image.
+    `images_key`: equal for equal images, so that a KV cache recognises images that are not the same arrays; None: by
+    the arrays.
     """
 
     input_ids: npt.NDArray[np.int32]
     pixel_values: npt.NDArray[np.float32] | npt.NDArray[np.float16] | None
     image_sizes: npt.NDArray[np.int64] | None
     image_tokens: tuple[int, ...]
+    images_key: str | None = None
+
+    def shows_same(self, other: ModelInputs) -> bool:
+        """Whether both are about the same images."""
+        if self.images_key is not None and other.images_key is not None:
+            return self.images_key == other.images_key
+        return self.pixel_values is other.pixel_values
 
 
 class Generation(Protocol):
@@ -60,8 +69,17 @@ class Reuse(Protocol):
         """Number of tokens whose KV memory is already allocated."""
         ...
 
+    @property
+    def reused_tokens(self) -> int:
+        """Tokens of the last prompt that were read for an earlier one; known after the first step."""
+        ...
+
+    def shared_tokens(self, inputs: ModelInputs, max_new_tokens: int) -> int:
+        """How many tokens of a prompt would not be read again if it were started now."""
+        ...
+
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
-        """Like `Backend.start`. Images count as the same if `pixel_values` is the same object."""
+        """Like `Backend.start`. `ModelInputs.shows_same` says whether images are the same."""
         ...
 
     def close(self) -> None:
@@ -161,10 +179,14 @@ class BatchBackend(Backend, Protocol):
 class StartsFresh:
     """The `Reuse` of a backend that cannot reuse a KV cache."""
 
-    kept_tokens = 0
+    kept_tokens = reused_tokens = 0
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+
+    def shared_tokens(self, inputs: ModelInputs, max_new_tokens: int) -> int:
+        """None."""
+        return 0
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
         """A fresh generation of the backend."""

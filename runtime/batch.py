@@ -30,7 +30,7 @@ _LOOK_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Item:
+class Item:
     """A request that waits, with its number in the order given."""
 
     number: int
@@ -38,10 +38,12 @@ class _Item:
 
     @property
     def length(self) -> int:
+        """Tokens of the prompt."""
         return len(self.prepared.inputs.input_ids)
 
     @property
     def image_bytes(self) -> int:
+        """Memory of its crops."""
         pixels = self.prepared.inputs.pixel_values
         return 0 if pixels is None else pixels.nbytes
 
@@ -56,8 +58,8 @@ def answer_all(
 
     Raises OptionError for a `batch_size` or `max_memory` outside its range.
     """
-    room = _Room.of(backend, batch_size, max_memory)
-    source, waiting = enumerate(requests), list[_Item]()
+    room = Room.of(backend, batch_size, max_memory)
+    source, waiting = enumerate(requests), list[Item]()
     while True:
         while not room.has_enough(waiting) and (found := next(source, None)):
             number, prepared = found
@@ -65,7 +67,7 @@ def answer_all(
             if refused is not None:
                 yield number, refused
             elif not isinstance(prepared, Phi3VError):
-                waiting.append(_Item(number, prepared))
+                waiting.append(Item(number, prepared))
         if not waiting:
             return
         group = room.group(waiting)
@@ -74,7 +76,7 @@ def answer_all(
 
 
 @dataclass(frozen=True, slots=True)
-class _Room:
+class Room:
     """How many rows may run at a time; `budget` in bytes, None where it is unknown."""
 
     backend: Backend
@@ -84,16 +86,17 @@ class _Room:
     """Whether the budget was given: then a request that alone exceeds it is refused."""
 
     @classmethod
-    def of(cls, backend: Backend, batch_size: int | None, max_memory: int | None) -> _Room:
+    def of(cls, backend: Backend, batch_size: int | None, max_memory: int | None) -> Room:
+        """The limits of `Engine.generate_batch` on a backend. Raises OptionError for one outside its range."""
         if batch_size is not None and not (isinstance(batch_size, Integral) and 1 <= batch_size <= MAX_BATCH_SIZE):
             raise OptionError(f"batch_size is {batch_size!r}; allowed: 1 to {MAX_BATCH_SIZE}")
         if max_memory is not None and not (isinstance(max_memory, Integral) and max_memory >= 1):
             raise OptionError(f"max_memory is {max_memory!r}; allowed: a positive number of bytes")
         most = backend.max_batch_size if isinstance(backend, BatchBackend) else 1
-        budget = _spare_memory(backend) if max_memory is None else max_memory
+        budget = spare_memory(backend) if max_memory is None else max_memory
         return cls(backend, min(batch_size or DEFAULT_BATCH_SIZE, most), budget, max_memory is not None)
 
-    def has_enough(self, waiting: Sequence[_Item]) -> bool:
+    def has_enough(self, waiting: Sequence[Item]) -> bool:
         """Whether there is enough to choose from."""
         images = sum(item.image_bytes for item in waiting)
         full = self.budget is not None and images > self.budget // 8
@@ -101,7 +104,7 @@ class _Room:
 
     def refuse(self, prepared: PreparedRequest) -> ContextLengthError | None:
         """The error for a request that cannot run within the memory that was given; None if it can."""
-        needed = self._bytes([_Item(0, prepared)])
+        needed = self.bytes_of([Item(0, prepared)])
         if not self.strict or self.budget is None or needed <= self.budget:
             return None
         return ContextLengthError(
@@ -110,30 +113,31 @@ class _Room:
             "lower max_new_tokens or num_crops, or pass fewer images"
         )
 
-    def group(self, waiting: Sequence[_Item]) -> list[_Item]:
+    def group(self, waiting: Sequence[Item]) -> list[Item]:
         """The first waiting request, and those most like it that fit beside it."""
         first, past_switch = waiting[0], self.backend.model.past_switch
         side = [item for item in waiting if past_switch(item.length) == past_switch(first.length)]
         group = sorted(side, key=lambda item: _mismatch(item, first))[: self.batch_size]
         held = sum(item.image_bytes for item in waiting)
-        while len(group) > 1 and self.budget is not None and self._bytes(group) + held > self.budget:
+        while len(group) > 1 and self.budget is not None and self.bytes_of(group) + held > self.budget:
             group.pop()
         return group
 
-    def _bytes(self, group: Sequence[_Item]) -> int:
+    def bytes_of(self, group: Sequence[Item]) -> int:
+        """Most bytes that these take together, beside the model."""
         if not isinstance(self.backend, BatchBackend):
             return 0
         new = max(item.prepared.request.max_new_tokens for item in group)
         return self.backend.batch_bytes([item.prepared.inputs for item in group], new)
 
 
-def _mismatch(item: _Item, first: _Item) -> int:
+def _mismatch(item: Item, first: Item) -> int:
     """Tokens of padding and idle steps that the two requests would cost each other."""
     new, first_new = (each.prepared.request.max_new_tokens for each in (item, first))
     return abs(item.length - first.length) + abs(new - first_new)
 
 
-def _spare_memory(backend: Backend) -> int | None:
+def spare_memory(backend: Backend) -> int | None:
     """Half of what is free where the model runs."""
     if row_of(backend.device).in_ram:
         free = available_memory()
@@ -143,7 +147,7 @@ def _spare_memory(backend: Backend) -> int | None:
     return None if free is None else free // 2
 
 
-def _answer(backend: Backend, group: Sequence[_Item]) -> Iterator[tuple[int, Outcome]]:
+def _answer(backend: Backend, group: Sequence[Item]) -> Iterator[tuple[int, Outcome]]:
     """Outcomes of requests that run together."""
     unfinished = dict(enumerate(group))
     try:

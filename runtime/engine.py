@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
-from .backend import Backend
+from .backend import Backend, Reuse
 from .batch import answer_all
 from .closing import Closing
 from .errors import BuiltinModelWarning, OptionError, Phi3VError
@@ -16,24 +16,29 @@ from .models.folder import BUILTIN, ModelDir
 from .models.local import resolve_model, wanted_model
 from .options import ExtractOptions, GenerationOptions, make_request
 from .prepare import PreparedRequest, attempt, prepare
-from .stream import TokenStream
+from .stream import Answerer, SessionStreams, TokenStream
 
 if TYPE_CHECKING:
     from typing import Any, Unpack
 
+    from .images.cropped import NumCrops
     from .images.load import ImageSource
     from .machine.device_table import DeviceName
+    from .process.model_process import ModelProcess
     from .session import Session
-    from .types import GenerationRequest, GenerationResult, NumCrops
+    from .structured.python_types import AnswerType
+    from .types import GenerationRequest, GenerationResult
 
 T = TypeVar("T")
 
 
 class Engine(Closing):
-    """A loaded model. Use it from one thread at a time; close it, or use it as a context manager."""
+    """A loaded model. Use it from one thread at a time, unless it is in a process of its own; close it, or use it as a
+    context manager.
+    """
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend | Answerer) -> None:
+        self.answerer = backend if isinstance(backend, Answerer) else _LocalAnswerer(backend)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -43,12 +48,12 @@ class Engine(Closing):
     @property
     def model(self) -> ModelDir:
         """The model folder and its limits."""
-        return self._backend.model
+        return self.answerer.source.model
 
     @property
     def device(self) -> str:
         """The device the model runs on, such as "cpu" or "openvino:gpu"; the folder may have been built for another."""
-        return self._backend.device
+        return self.answerer.source.device
 
     def generate(
         self, prompt: str, images: Sequence[ImageSource] = (), **options: Unpack[GenerationOptions]
@@ -57,9 +62,10 @@ class Engine(Closing):
 
         `images`: paths, bytes, PIL images, uint8 arrays [H, W(, 3|4)], http(s) or `data:` URLs, binary files.
         `options`: `max_new_tokens`, `num_crops`, `stop`, `temperature`, `top_k`, `top_p`, `repetition_penalty`, `seed`,
-        `answer_format`, `background`, `system`; `phi3v.GenerationOptions` describes each. Raises only subclasses of
-        Phi3VError, and TypeError for an option that does not exist. Ctrl-C (SIGINT) arrives when vision and prefill are
-        over, which takes a minute with long prompts: genai does not let Python run meanwhile.
+        `answer_format`, `background`, `system`, `logprobs`; `phi3v.GenerationOptions` describes each. Raises only
+        subclasses of Phi3VError, and TypeError for an option that does not exist. Ctrl-C (SIGINT) arrives when vision
+        and prefill are over, which takes a minute with long prompts, unless the model is in a process of its own: genai
+        does not let Python run meanwhile.
         """
         return self.stream(prompt, images, **options).drain()
 
@@ -100,11 +106,7 @@ class Engine(Closing):
         those of `generate`, except `stop` and `answer_format`. Raises TruncatedAnswerError if `max_new_tokens` ended
         the answer too early.
         """
-        from .structured.python_types import answer_type
-
-        if refused := options.keys() - ExtractOptions.__annotations__.keys() & GenerationOptions.__annotations__.keys():
-            raise OptionError(f"extract takes no {min(refused)}: its first argument is the format; leave it out")
-        answer = answer_type(kind)
+        answer = read_answer_type(kind, options)
         return answer.read(self.generate(prompt, images, answer_format=answer.format, **options).text)
 
     def stream_request(self, request: GenerationRequest) -> TokenStream:
@@ -113,7 +115,7 @@ class Engine(Closing):
         A request that cannot fit is refused as early as possible: by the number of images, then by their sizes, then
         by the text too. Vision and prefill run when the first token is asked for.
         """
-        return TokenStream(self._backend, prepare(self._backend, request))
+        return self.answerer.open(prepare(self.answerer.source, request, waits=self.answerer.waits))
 
     def generate_batch(
         self,
@@ -132,7 +134,7 @@ class Engine(Closing):
         take more than `max_memory` bytes beside the loaded model (default: half of what is free). In `timings`, prefill
         and decode are those of the whole batch that a row was in.
         """
-        prepared = (attempt(self._backend, request) for request in requests)
+        prepared = (attempt(self.answerer.source, request) for request in requests)
         return [outcome for _, outcome in sorted(self.answer_prepared(prepared, batch_size, max_memory), key=_number)]
 
     def answer_prepared(
@@ -144,7 +146,7 @@ class Engine(Closing):
         """Like `generate_batch`, for requests that were prepared elsewhere: yields (number in the order given, outcome)
         as soon as each is known. Takes no more of `prepared` than it needs to fill the next batches.
         """
-        return answer_all(self._backend, prepared, batch_size, max_memory)
+        return self.answerer.answer_all(prepared, batch_size, max_memory)
 
     def session(
         self,
@@ -161,12 +163,62 @@ class Engine(Closing):
         """
         from .session import Session
 
-        return Session(self._backend, images, num_crops, background, system)
+        return Session(self.answerer, images, num_crops, background, system)
 
     def close(self) -> None:
         """Free the model."""
         self._closed = True
+        self.answerer.close()
+
+
+def read_answer_type(kind: Any, options: ExtractOptions) -> AnswerType[Any]:
+    """What `extract` is to return, and the format that an answer must have for it. Raises OptionError."""
+    from .structured.python_types import answer_type
+
+    if refused := options.keys() - ExtractOptions.__annotations__.keys() & GenerationOptions.__annotations__.keys():
+        raise OptionError(f"extract takes no {min(refused)}: its first argument is the format; leave it out")
+    return answer_type(kind)
+
+
+class _LocalAnswerer(Answerer):
+    """A model in this process."""
+
+    waits = False
+
+    def __init__(self, backend: Backend) -> None:
+        self.source = self._backend = backend
+
+    def open(self, prepared: PreparedRequest) -> TokenStream:
+        return TokenStream(self._backend, prepared)
+
+    def open_session(self) -> SessionStreams:
+        return _LocalSessionStreams(self._backend)
+
+    def answer_all(
+        self, prepared: Iterable[PreparedRequest | Phi3VError], batch_size: int | None, max_memory: int | None
+    ) -> Iterator[tuple[int, GenerationResult | Phi3VError]]:
+        return answer_all(self._backend, prepared, batch_size, max_memory)
+
+    def close(self) -> None:
         self._backend.close()
+
+
+class _LocalSessionStreams:
+    """Streams of one session, which reuse each other's KV cache."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._reuse: Reuse = backend.reuse()
+
+    @property
+    def kept_tokens(self) -> int:
+        return self._reuse.kept_tokens
+
+    def open(self, prepared: PreparedRequest) -> TokenStream:
+        return TokenStream(self._backend, prepared, self._reuse)
+
+    def close(self) -> None:
+        self._reuse.close()
 
 
 def load(
@@ -177,6 +229,9 @@ def load(
     prefill: Literal["auto", "int8", "int4"] | None = None,
     cuda_graph: bool = False,
     processor: Literal["phi3v", "genai"] = "phi3v",
+    process: bool = False,
+    batch_size: int | None = None,
+    max_memory: int | None = None,
 ) -> Engine:
     """Load a model: a folder, a pulled one by its name or `name:variant`, or the built-in one, "nano".
 
@@ -188,22 +243,32 @@ def load(
     `PHI3V_PREFILL`, else "auto": int8 where the folder and the processor can.
     `cuda_graph` replays each token on an NVIDIA GPU as one recorded graph, which is faster; answers are then given one
     after the other, and sessions read their images again.
-    `processor` "genai" drives genai's own multimodal processor instead of ours, for comparison only. Raises only
-    subclasses of Phi3VError.
+    `processor` "genai" drives genai's own multimodal processor instead of ours, for comparison only.
+    `process` loads the model in a process of its own: this one stays free while it computes, several threads may ask
+    at the same time, and images that were read are not read again; `batch_size` and `max_memory` are then the limits of
+    all that runs there, as of `phi3v.AsyncEngine`, which is the same for asyncio.
+    Raises only subclasses of Phi3VError.
     """
     if processor not in ("phi3v", "genai"):
         raise OptionError(f"processor is {processor!r}; allowed: 'phi3v', 'genai'")
+    if processor == "genai" and (cuda_graph or process):
+        named = "cuda_graph" if cuda_graph else "process"
+        raise OptionError(f"{named}=True needs processor='phi3v'; leave one of the two out")
+    if process:
+        from .process.process_engine import ProcessAnswerer
+
+        limits = {"batch_size": batch_size, "max_memory": max_memory}
+        held = begin_process(model, device, threads=threads, prefill=prefill, cuda_graph=cuda_graph, **limits)
+        return Engine(ProcessAnswerer(held.wait_until_loaded()))
+    if batch_size is not None or max_memory is not None:
+        raise OptionError("batch_size and max_memory need process=True; `generate_batch` takes them for one call")
     from .machine.device import choose_device, select_device, wanted_device
     from .machine.threads import wanted_threads
 
     computing = wanted_threads(threads)
-    if cuda_graph and processor == "genai":
-        raise OptionError("cuda_graph=True needs processor='phi3v'; leave one of the two out")
     wanted = wanted_device(device)
     select_device(wanted)
-    folder = ModelDir.open(resolve_model(model, wanted))
-    if folder.path == BUILTIN and wanted_model(model) is None:
-        _warn_of_builtin(folder)
+    folder = _find_model(model, wanted)
     chosen = choose_device(wanted, folder)
     if processor == "genai":
         from .genai.processor import GenaiProcessorBackend
@@ -214,12 +279,39 @@ def load(
     return Engine(GenaiBackend(folder, chosen, threads=computing, prefill=prefill, cuda_graph=cuda_graph))
 
 
+def begin_process(
+    model: str | os.PathLike[str] | None,
+    device: DeviceName | None,
+    *,
+    threads: int | None = None,
+    prefill: Literal["auto", "int8", "int4"] | None = None,
+    cuda_graph: bool = False,
+    batch_size: int | None = None,
+    max_memory: int | None = None,
+) -> ModelProcess:
+    """Begin to load a model in a process of its own; the arguments of `load`. Raises only subclasses of Phi3VError."""
+    from .machine.device import wanted_device
+    from .machine.threads import wanted_threads
+    from .process.model_process import ModelProcess
+
+    wanted = wanted_device(device)
+    options = {"threads": wanted_threads(threads), "prefill": prefill, "cuda_graph": cuda_graph}
+    return ModelProcess(_find_model(model, wanted), wanted, batch_size=batch_size, max_memory=max_memory, **options)
+
+
+def _find_model(model: str | os.PathLike[str] | None, device: str) -> ModelDir:
+    folder = ModelDir.open(resolve_model(model, device))
+    if folder.path == BUILTIN and wanted_model(model) is None:
+        _warn_of_builtin(folder)
+    return folder
+
+
 def _warn_of_builtin(folder: ModelDir) -> None:
     warnings.warn(
         f"no model was named, and no pulled one runs here, so the built-in one answers: {folder.name} {folder.about}. "
         f'Fetch Phi-3-vision with `phi3v pull`, or name this one: phi3v.load("{folder.name}")',
         BuiltinModelWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
 
 

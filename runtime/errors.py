@@ -17,6 +17,7 @@
       DeviceError              RuntimeError         the device cannot run the model here
       DiskSpaceError           OSError
       InferenceError           RuntimeError         the engine underneath failed
+        ModelProcessError                           the process that held the model ended
       AnswerError              ValueError           an answer does not fit what was asked for
         TruncatedAnswerError
       WarmEngineError          ConnectionError
@@ -91,6 +92,10 @@ class DiskSpaceError(Phi3VError, OSError):
 
 class InferenceError(Phi3VError, RuntimeError):
     """The engine underneath failed while it ran; the generation was discarded."""
+
+
+class ModelProcessError(InferenceError):
+    """The process that held the model ended in the middle of an answer; a fresh one answers what comes."""
 
 
 class AnswerError(Phi3VError, ValueError):

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from .errors import OptionError
+from .images.cropped import MAX_CROPS, NumCrops
 from .machine.threads import wanted_threads
-from .types import MAX_CROPS, NumCrops
 
 CROP = 336
 """Side of a crop in pixels: the input size of CLIP ViT-L/14-336."""

@@ -10,8 +10,8 @@ from .types import GenerationRequest, SamplingParams
 
 if TYPE_CHECKING:
     from .answer_format import AnswerFormat
+    from .images.cropped import NumCrops
     from .images.load import ImageSource
-    from .types import NumCrops
 
 _SAMPLING = frozenset(field.name for field in fields(SamplingParams))
 
@@ -40,6 +40,7 @@ class SessionOptions(_Options, total=False):
 
     stop: Sequence[str]
     answer_format: AnswerFormat | None
+    logprobs: int | None
 
 
 class GenerationOptions(ExtractOptions, SessionOptions, total=False):
@@ -51,7 +52,8 @@ class GenerationOptions(ExtractOptions, SessionOptions, total=False):
     default. `background`: the colour behind transparent pixels ("white"), or "drop". `system`: instructions in front of
     the conversation. `stop`: strings that end the answer and are not part of it. `temperature` 0 is greedy, and then
     `top_k` (0: no limit), `top_p` and `seed` (None: a fresh one) have no effect. `repetition_penalty` above 1 repeats
-    less. `answer_format`: a JsonSchema, Regex or Choices that the answer must match.
+    less. `answer_format`: a JsonSchema, Regex or Choices that the answer must match. `logprobs`: how many likely tokens
+    to list beside each token that a stream yields, 0 to 20; None, no probabilities at all.
     """
 
 

@@ -15,7 +15,9 @@ from PIL import Image
 
 from . import hd
 from .backend import ModelInputs, Preprocessor
+from .conversation import ImageStack, Spoken, conversation_inputs
 from .errors import ContextLengthError, OptionError, Phi3VError
+from .images.cropped import NumCrops, crops_of
 from .images.load import read_image
 from .machine.device_table import Device, row_of
 from .machine.memory import available_memory
@@ -23,7 +25,7 @@ from .models.folder import ModelDir
 from .prompt import PromptLayout
 from .structured.constraint import GrammarConstraint, constraint_for
 from .tokenizer import Tokenizer
-from .types import GenerationRequest, NumCrops
+from .types import GenerationRequest, PastTurn
 
 _MIB = 1 << 20
 LEAST_IMAGE_TOKENS = hd.plan(1, 1, num_crops=1).image_tokens
@@ -101,17 +103,40 @@ def prepare(source: Preprocessor, request: GenerationRequest, *, waits: bool = F
     check = check_context if waits else check_fits
     began = time.perf_counter()
     num_crops, new = request.num_crops or source.num_crops, request.max_new_tokens
-    if request.images:
-        check(source, None, len(request.images) * LEAST_IMAGE_TOKENS, new)
-    read = [read_image(image, request.background) for image in request.images]
+    given = [image for turn in _turns(request) for image in turn.images]
+    if given:
+        check(source, None, len(given) * LEAST_IMAGE_TOKENS, new)
+    crops = [crops_of(image, num_crops) for image in given]
+    read = [read_image(image, request.background) for image in given]
     images, notes = [one.image for one in read], tuple(note for one in read for note in one.notes)
     decoded = time.perf_counter()
     if images:
-        check(source, None, sum(hd.plan(*image.size, num_crops).image_tokens for image in images), new)
-    inputs = source.preprocess(request.prompt, images, num_crops, request.system)
+        plans = (hd.plan(*image.size, most) for image, most in zip(images, crops, strict=True))
+        check(source, None, sum(plan.image_tokens for plan in plans), new)
+    if request.earlier or set(crops) - {num_crops}:
+        cut = [hd.transform(image, n, source.model.crop_dtype) for image, n in zip(images, crops, strict=True)]
+        inputs = conversation_inputs(source.tokenizer, _spoken(source, request, cut), ImageStack())
+    else:
+        inputs = source.preprocess(request.prompt, images, num_crops, request.system)
     image_tokens = sum(inputs.image_tokens)
     check(source, len(inputs.input_ids) - image_tokens, image_tokens, new)
     return PreparedRequest(request, inputs, decoded - began, time.perf_counter() - decoded, notes)
+
+
+def _spoken(source: Preprocessor, request: GenerationRequest, images: Sequence[hd.HdImage]) -> list[Spoken]:
+    """All turns of a request, with the images of all."""
+    turns, at = list[Spoken](), 0
+    for turn in _turns(request):
+        shown = tuple(images[at : at + len(turn.images)])
+        at += len(shown)
+        layout = PromptLayout.of(turn.prompt, len(shown), "" if turns else request.system)
+        answer = source.tokenizer.encode_text(turn.answer) if isinstance(turn, PastTurn) else ()
+        turns.append(Spoken(layout, shown, tuple(answer)))
+    return turns
+
+
+def _turns(request: GenerationRequest) -> Sequence[PastTurn | GenerationRequest]:
+    return (*request.earlier, request)
 
 
 def start_constraint(source: Preprocessor, request: GenerationRequest) -> GrammarConstraint | None:

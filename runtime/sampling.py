@@ -44,8 +44,14 @@ class TokenChooser:
         sampling: SamplingParams = _GREEDY,
         prompt_ids: npt.NDArray[np.int32] | Sequence[int] = (),
         constraint: TokenConstraint | None = None,
+        logprobs: int | None = None,
     ) -> None:
         self._sampling = sampling
+        self._logprobs = logprobs
+        self.logprob: float | None = None
+        """Of the token that was chosen last, if `logprobs` are wanted."""
+        self.likely: tuple[tuple[int, float], ...] = ()
+        """So many of the likeliest tokens in its place, and the logarithms of their probabilities."""
         self._constraint = constraint
         self._rng = np.random.default_rng(sampling.seed)
         ids = np.asarray(prompt_ids, dtype=np.int64)
@@ -54,7 +60,12 @@ class TokenChooser:
     @property
     def is_argmax(self) -> bool:
         """True if this is plain argmax, so the engine may pick the token itself."""
-        return self._sampling.greedy and self._sampling.repetition_penalty == 1.0 and self._constraint is None
+        return (
+            self._sampling.greedy
+            and self._sampling.repetition_penalty == 1.0
+            and self._constraint is None
+            and self._logprobs is None
+        )
 
     @property
     def finished(self) -> bool:
@@ -64,6 +75,7 @@ class TokenChooser:
     def choose(self, logits: Logits) -> int:
         """The next token's id, given its logits [vocab]."""
         scores = logits.astype(np.float64)
+        raw = None if self._logprobs is None else scores - scores.max()
         if self._sampling.repetition_penalty != 1.0:
             seen = scores[self._seen]
             penalty = self._sampling.repetition_penalty
@@ -71,10 +83,18 @@ class TokenChooser:
         if self._constraint is not None:
             scores[~self._constraint.allowed()] = -np.inf
         token = int(scores.argmax()) if self._sampling.greedy else self._draw(scores)
+        if raw is not None:
+            self._note_probabilities(raw, token)
         self._seen = np.union1d(self._seen, [token])
         if self._constraint is not None:
             self._constraint.accept(token)
         return token
+
+    def _note_probabilities(self, scores: npt.NDArray[np.float64], token: int) -> None:
+        logs = scores - np.log(np.exp(scores).sum())
+        self.logprob = float(logs[token])
+        order = np.argsort(-logs, kind="stable")[: self._logprobs]
+        self.likely = tuple((int(one), float(logs[one])) for one in order)
 
     def _draw(self, scores: npt.NDArray[np.float64]) -> int:
         order = np.argsort(-scores, kind="stable")

@@ -1,6 +1,6 @@
 """Many questions about the same images, and conversations: what was read once is not read again.
 
-Knows nothing of KV caches: the generations that the backend's `reuse()` starts take care of them. Every answer is the
+Knows nothing of KV caches: the streams that `Answerer.open_session` opens take care of them. Every answer is the
 one that a fresh run over the same ids gives.
 """
 
@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Unpack
 
 from . import hd
-from .backend import Backend, Generation
 from .closing import Closing
 from .conversation import ImageStack, Spoken, conversation_inputs
 from .errors import InferenceError, OptionError
 from .images.background import DEFAULT_BACKGROUND
+from .images.cropped import NumCrops, crops_of
 from .options import SessionOptions, make_request
-from .prepare import LEAST_IMAGE_TOKENS, PreparedRequest, check_fits
+from .prepare import LEAST_IMAGE_TOKENS, PreparedRequest, check_context, check_fits
 from .prompt import PromptLayout
-from .stream import TokenStream
-from .types import GenerationRequest, GenerationResult, NumCrops, Timings, Token, Turn, Usage
+from .stream import Answerer, TokenStream
+from .types import GenerationRequest, GenerationResult, Timings, Turn, Usage
 
 if TYPE_CHECKING:
     from .images.load import ImageSource
@@ -46,15 +46,16 @@ class Session(Closing):
 
     def __init__(
         self,
-        backend: Backend,
+        answerer: Answerer,
         images: Sequence[ImageSource],
         num_crops: NumCrops | None = None,
         background: str = DEFAULT_BACKGROUND,
         system: str = "",
     ) -> None:
         opening = make_request("", images, num_crops=num_crops, background=background, system=system)
-        self._backend = backend
-        self._reuse = backend.reuse()
+        self._source = answerer.source
+        self._waits = answerer.waits
+        self._streams = answerer.open_session()
         self._closed = False
         self._images = tuple(opening.images)
         self._num_crops, self._background, self._system = opening.num_crops, opening.background, opening.system
@@ -65,7 +66,7 @@ class Session(Closing):
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
-        return f"<phi3v.Session on {self._backend.model.name}, {len(self._images)} images, {state}>"
+        return f"<phi3v.Session on {self._source.model.name}, {len(self._images)} images, {state}>"
 
     def ask(self, prompt: str, **options: Unpack[SessionOptions]) -> GenerationResult:
         """Answer a question about the session's images, whatever was said before."""
@@ -124,9 +125,9 @@ class Session(Closing):
                 request = replace(request, images=(*self._images, *request.images))
                 shown = self._opening.and_then(shown)
             layout = PromptLayout.of(prompt, len(shown.images), "" if said else self._system)
-            ids = tuple(self._backend.tokenizer.encode_text(answer))
+            ids = tuple(self._source.tokenizer.encode_text(answer))
             spoken = Spoken(layout, shown.images, ids)
-            inputs = conversation_inputs(self._backend.tokenizer, [*(one for _, one in said), spoken], self._stack)
+            inputs = conversation_inputs(self._source.tokenizer, [*(one for _, one in said), spoken], self._stack)
             usage = Usage(len(inputs.input_ids) - len(ids), sum(inputs.image_tokens), len(ids))
             said.append((Turn(request, GenerationResult(answer, ids, "stop", usage, _NO_TIME)), spoken))
         self._said = said
@@ -146,7 +147,7 @@ class Session(Closing):
     @property
     def context_length(self) -> int:
         """The most tokens a conversation may have."""
-        return self._backend.model.context_length
+        return self._source.model.context_length
 
     def reset(self) -> None:
         """Forget the conversation; the session's own images stay."""
@@ -157,11 +158,11 @@ class Session(Closing):
         """End an unfinished answer and free the KV cache."""
         self._end_running()
         self._closed = True
-        self._reuse.close()
+        self._streams.close()
 
     def _with_own_settings(self, request: GenerationRequest, chat: bool) -> GenerationRequest:
         """The request with the session's own crops, background and instructions."""
-        ours = self._num_crops or self._backend.num_crops
+        ours = self._num_crops or self._source.num_crops
         if request.num_crops not in (None, ours):
             raise OptionError(
                 f"num_crops is {request.num_crops!r}, and this session was opened with {ours!r}; "
@@ -177,26 +178,30 @@ class Session(Closing):
 
         if not request.images:
             return _Shown()
-        crops = request.num_crops or self._backend.num_crops
+        crops = request.num_crops or self._source.num_crops
         self._check(None, len(request.images) * LEAST_IMAGE_TOKENS, 1)
         began = time.perf_counter()
         read = [read_image(source, request.background) for source in request.images]
         images = [one.image for one in read]
         decoded = time.perf_counter()
-        self._check(None, sum(hd.plan(*image.size, crops).image_tokens for image in images), 1)
-        cut = tuple(hd.transform(image, crops, self._backend.model.crop_dtype) for image in images)
+        sized = [(image, crops_of(source, crops)) for image, source in zip(images, request.images, strict=True)]
+        self._check(None, sum(hd.plan(*image.size, most).image_tokens for image, most in sized), 1)
+        cut = tuple(hd.transform(image, most, self._source.model.crop_dtype) for image, most in sized)
         notes = tuple(note for one in read for note in one.notes)
         return _Shown(cut, decoded - began, time.perf_counter() - decoded, notes)
 
     def _check(self, text: int | None, images: int, new: int) -> None:
-        check_fits(self._backend, text, images, new, self._reuse.kept_tokens)
+        if self._waits:
+            check_context(self._source, text, images, new)
+        else:
+            check_fits(self._source, text, images, new, self._streams.kept_tokens)
 
     def _start(self, request: GenerationRequest, shown: _Shown, *, chat: bool) -> TokenStream:
         began = time.perf_counter()
         before = [said for _, said in self._said] if chat else []
         system = "" if before else request.system
         spoken = Spoken(PromptLayout.of(request.prompt, len(shown.images), system), shown.images)
-        inputs = conversation_inputs(self._backend.tokenizer, [*before, spoken], self._stack)
+        inputs = conversation_inputs(self._source.tokenizer, [*before, spoken], self._stack)
         image_tokens = sum(inputs.image_tokens)
         self._check(len(inputs.input_ids) - image_tokens, image_tokens, request.max_new_tokens)
         prepared = PreparedRequest(
@@ -204,7 +209,7 @@ class Session(Closing):
         )
         # The first answer alone holds the time that reading them took, and what there is to say of them.
         self._opening = _Shown(self._opening.images)
-        stream = _SessionStream(self._backend, prepared, self._reuse.start)
+        stream = self._streams.open(prepared)
         self._running = _Running(stream, request, spoken, chat)
         return stream
 
@@ -229,31 +234,13 @@ class Session(Closing):
         """The generated ids if they decode to the answer's text, so that its KV cache can be reused; otherwise the text
         re-encoded. (A stop string, and the text it cut off, are not part of the answer.)
         """
-        decoder = self._backend.tokenizer.text_stream()
+        decoder = self._source.tokenizer.text_stream()
         text = "".join(map(decoder.push, result.token_ids)) + decoder.flush()
         return (
             result.token_ids
             if text.strip() == result.text.strip()
-            else tuple(self._backend.tokenizer.encode_text(result.text))
+            else tuple(self._source.tokenizer.encode_text(result.text))
         )
-
-
-class _SessionStream(TokenStream):
-    """A stream that remembers whether it ended with an error."""
-
-    failed = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is a result."""
-        return self._answer.finish_reason is not None
-
-    def _next(self, generation: Generation) -> Token:
-        try:
-            return super()._next(generation)
-        except BaseException:
-            self.failed = True
-            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +262,7 @@ class _Shown:
 class _Running:
     """The answer that was asked for last."""
 
-    stream: _SessionStream
+    stream: TokenStream
     request: GenerationRequest
     spoken: Spoken
     chat: bool

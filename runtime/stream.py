@@ -4,18 +4,56 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from .answer import Answer
-from .backend import Backend, Generation, ModelInputs
+from .backend import Backend, Generation, Preprocessor, Reuse
 from .closing import Closing
-from .errors import InferenceError
+from .errors import InferenceError, Phi3VError
 from .prepare import PreparedRequest
-from .sampling import TokenChooser
 from .types import GenerationResult, Token
 
-Starter = Callable[[ModelInputs, TokenChooser, int], Generation]
-"""`Backend.start`, or another function with its signature."""
+
+class SessionStreams(Protocol):
+    """Streams of one session, one after the other, which need not read again what the last one has read."""
+
+    @property
+    def kept_tokens(self) -> int:
+        """Number of tokens whose KV memory is already allocated in this process."""
+        ...
+
+    def open(self, prepared: PreparedRequest) -> TokenStream:
+        """The answer to a request."""
+        ...
+
+    def close(self) -> None:
+        """Free what is kept."""
+        ...
+
+
+class Answerer(Closing):
+    """Answers requests that are prepared: a model in this process, or in another one (process/process_engine.py)."""
+
+    source: Preprocessor
+    """Prepares requests for it."""
+    waits: bool
+    """Whether a request waits until there is memory for it; else it must fit when it is prepared."""
+
+    @abstractmethod
+    def open(self, prepared: PreparedRequest) -> TokenStream:
+        """The answer to a request, token by token."""
+
+    @abstractmethod
+    def open_session(self) -> SessionStreams:
+        """Streams that reuse what the one before has read."""
+
+    @abstractmethod
+    def answer_all(
+        self, prepared: Iterable[PreparedRequest | Phi3VError], batch_size: int | None, max_memory: int | None
+    ) -> Iterator[tuple[int, GenerationResult | Phi3VError]]:
+        """(Number in the order given, outcome) of every request as soon as it is known, as `Engine.answer_prepared`."""
 
 
 class TokenStream(Closing):
@@ -31,13 +69,22 @@ class TokenStream(Closing):
     wait for the step that is running, and the reader's loop ends there.
     """
 
-    def __init__(self, backend: Backend, prepared: PreparedRequest, start: Starter | None = None) -> None:
+    def __init__(self, backend: Backend, prepared: PreparedRequest, reuse: Reuse | None = None) -> None:
+        """`reuse` starts the answer, if KV caches of earlier ones are to be reused."""
         self._answer = Answer(backend, prepared)
-        self._generation: Generation | None = (start or backend.start)(
+        self._reuse = reuse
+        self._generation: Generation | None = (reuse or backend).start(
             prepared.inputs, self._answer.chooser, prepared.request.max_new_tokens
         )
         self._lock = threading.RLock()
         self._cancelled = False
+        self.failed = False
+        """Whether it ended with an error."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a result."""
+        return self._answer.finish_reason is not None
 
     @property
     def result(self) -> GenerationResult:
@@ -80,10 +127,16 @@ class TokenStream(Closing):
         try:
             token_id = generation.step()
         except BaseException:
+            self.failed = True
             self.cancel()
             raise
+        if self._reuse is not None:
+            self._answer.cached_tokens = self._reuse.reused_tokens
         try:
             return self._answer.push(token_id, time.perf_counter() - began)
+        except BaseException:
+            self.failed = True
+            raise
         finally:
             if self._answer.finish_reason:
                 self._free()

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from .answer_format import AnswerFormat
 from .errors import OptionError
 from .images.background import DEFAULT_BACKGROUND, parse_background
+from .images.cropped import NumCrops, read_crops
 
 if TYPE_CHECKING:
     from .images.load import ImageSource
 
 FinishReason = Literal["stop", "length", "cancelled"]
-NumCrops = int | Literal["auto"]
-"""The most sub-crops an image is cut into; "auto": the fewest that keep its own resolution, up to 16."""
-
-MAX_CROPS = 16
-"""The most sub-crops the reference processor is ever run with."""
+MAX_LOGPROBS = 20
+"""The most likely tokens that are listed in place of a generated one."""
 
 MAX_BATCH_SIZE = 32
 """The most answers at a time: genai takes no larger batch."""
@@ -55,14 +53,6 @@ def _strings(given: Any) -> tuple[str, ...]:
     if isinstance(given, str):
         raise TypeError
     return tuple(given)
-
-
-def _crops(given: Any) -> NumCrops:
-    return "auto" if isinstance(given, str) and given == "auto" else operator.index(given)
-
-
-def _in_range_or_auto(crops: NumCrops) -> bool:
-    return crops == "auto" or 1 <= crops <= MAX_CROPS
 
 
 def _refuse_single_image(images: object) -> None:
@@ -101,6 +91,22 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True)
+class PastTurn:
+    """A question that was asked earlier, the images that came with it, and the answer that was given."""
+
+    prompt: str
+    images: Sequence[ImageSource]
+    answer: str
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "answer"):
+            if not isinstance(getattr(self, name), str):
+                raise OptionError(f"{name} of an earlier turn is {getattr(self, name)!r}; allowed: a string")
+        _refuse_single_image(self.images)
+        _normalise(self, "images", tuple, lambda _: True, "a list of images")
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One question about any number of images.
 
@@ -109,6 +115,8 @@ class GenerationRequest:
     `system` holds instructions, which stand in front of the turn. `background` is the colour behind transparent pixels,
     or "drop", which shows what transparency hides. `answer_format` keeps the answer to a JSON schema, a regular
     expression or choices (answer_format.py); the model does not see it, so the prompt must say what is wanted.
+    `earlier` holds the turns before this one. `logprobs` asks for the log probability of each token, and of so many
+    likely tokens in its place (0 to 20).
     """
 
     prompt: str
@@ -120,6 +128,8 @@ class GenerationRequest:
     answer_format: AnswerFormat | None = None
     background: str = DEFAULT_BACKGROUND
     system: str = ""
+    earlier: Sequence[PastTurn] = ()
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str):
@@ -130,11 +140,16 @@ class GenerationRequest:
         _normalise(self, "images", tuple, lambda _: True, "a list of images")
         _normalise(self, "max_new_tokens", operator.index, lambda n: 1 <= n < 2**31, "1 to 2147483647")
         if self.num_crops is not None:
-            _normalise(self, "num_crops", _crops, _in_range_or_auto, f"1 to {MAX_CROPS}, or 'auto'")
+            object.__setattr__(self, "num_crops", read_crops(self.num_crops))
         if self.background != DEFAULT_BACKGROUND:
             parse_background(self.background)
         strings = "a list of non-empty strings"
         _normalise(self, "stop", _strings, lambda stop: all(isinstance(s, str) and s for s in stop), strings)
+        turns = "a list of PastTurn"
+        _normalise(self, "earlier", tuple, lambda earlier: all(isinstance(turn, PastTurn) for turn in earlier), turns)
+        if self.logprobs is not None:
+            most = f"0 to {MAX_LOGPROBS}"
+            _normalise(self, "logprobs", operator.index, lambda n: 0 <= n <= MAX_LOGPROBS, most)
         if not isinstance(self.answer_format, AnswerFormat | None):
             raise OptionError(f"answer_format is {self.answer_format!r}; allowed: JsonSchema, Regex, Choices or None")
         if self.answer_format is not None and self.stop:
@@ -143,19 +158,28 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One generated token: its id and the text it completed, "" inside a character or a stop string."""
+    """One generated token: its id and the text it completed, "" inside a character or a stop string.
+
+    With `logprobs`: `logprob`, the natural logarithm of the probability that the model gave it, before penalty,
+    format and temperature; and `likely`, (id, logprob) of the most likely ones, the first the likeliest.
+    """
 
     id: int
     text: str
+    logprob: float | None = None
+    likely: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a request cost in tokens. `prompt_tokens` includes `image_tokens`."""
+    """What a request cost in tokens. `prompt_tokens` includes `image_tokens`, and `cached_tokens`, which were read for
+    an earlier answer; usages that differ in those alone are equal.
+    """
 
     prompt_tokens: int
     image_tokens: int
     completion_tokens: int
+    cached_tokens: int = field(default=0, compare=False)
 
     @property
     def total_tokens(self) -> int:

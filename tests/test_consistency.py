@@ -43,6 +43,8 @@ from phi3v.models.folder import ModelDir
 from phi3v.options import GenerationOptions, make_request
 
 OPTIONS = set(GenerationOptions.__annotations__)
+ON_THE_COMMAND_LINE = OPTIONS - {"answer_format", "logprobs"}
+"""A format has several options there; log probabilities are for programs."""
 
 
 def test_the_suffixes_that_batch_searches_for_cover_every_format_that_is_decoded() -> None:
@@ -73,13 +75,13 @@ def test_the_command_line_has_every_option_of_an_answer_with_its_default() -> No
         .make_context("ask", [])
         .params
     )
-    assert set(values) == OPTIONS - {"answer_format"}
+    assert set(values) == ON_THE_COMMAND_LINE
     assert make_request("hi", **values) == GenerationRequest("hi")
 
 
 @pytest.mark.parametrize("command", [ask, batch, chat], ids=lambda command: command.name)
 def test_every_command_that_answers_takes_every_option(command: click.Command) -> None:
-    assert OPTIONS - {"answer_format"} - {parameter.name for parameter in command.params} == set()
+    assert ON_THE_COMMAND_LINE - {parameter.name for parameter in command.params} == set()
 
 
 def test_generate_names_every_option() -> None:

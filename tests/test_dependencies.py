@@ -14,7 +14,11 @@ FOLDERS = ("runtime", "export", "cli", "bench", "tests")
 ALWAYS_INSTALLED = ("runtime", "cli", "export/hub")
 """Folders that work without any extra."""
 
-OPTIONAL_FILES: set[str] = set()
+OPTIONAL_FILES = {
+    file.relative_to(ROOT).as_posix()
+    for file in (ROOT / "cli" / "serve").glob("*.py")
+    if file.stem not in ("command", "settings", "server")
+}
 """Files of those folders that may import at their top what only an extra brings, as nobody imports them without it."""
 
 DISTRIBUTIONS = {"PIL": "pillow", "google": "protobuf"}

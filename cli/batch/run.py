@@ -82,22 +82,33 @@ def answer_items(
 ) -> None:
     """Write a line to the journal for every request, as soon as its outcome is there."""
     from phi3v.hd import CROP_BYTES, most_crops
-    from phi3v.process.engine_process import EngineProcess
+    from phi3v.process.model_process import ModelProcess
+    from phi3v.process.process_engine import ProcessAnswerer
 
     crops = max(most_crops(request.num_crops or folder.num_crops) for request in requests.values())
     ahead, memory = limits.split((crops + 1) * CROP_BYTES)
     items = list(requests)
     began = time.perf_counter()
-    with EngineProcess(folder, device, batch_size=limits.batch_size, max_memory=memory) as engine:
+    process = ModelProcess(folder, device, batch_size=limits.batch_size, max_memory=memory)
+    with ProcessAnswerer(process.wait_until_loaded()) as engine:
         load_s = time.perf_counter() - began
         with answers_bar(len(items)) as advance:
-            for number, outcome in engine.answer(requests.values(), workers=limits.workers, ahead=ahead):
+            outcomes = engine.answer(
+                requests.values(),
+                workers=limits.workers,
+                ahead=ahead,
+                batch_size=limits.batch_size,
+                max_memory=memory,
+            )
+            for number, outcome in outcomes:
                 line = _make_line(items[number], outcome)
                 for note in line["notes"]:
                     say(note)
                 journal.append(line)
                 advance(line["usage"]["completion_tokens"] if line["usage"] else 0, line["error"] is not None)
     seconds = time.perf_counter() - began
+    if process.restarts:
+        say(f"the process that holds the model ended {process.restarts} times; what it was answering was asked again")
     say(f"{len(items)} answered in {seconds:.1f} s, {load_s:.1f} s of it loading")
 
 

@@ -22,10 +22,10 @@ from phi3v.errors import WarmEngineError
 from phi3v.models.fingerprint import fingerprint_files
 
 from .frames import MAX_BYTES, FrameError, Message, pack, receive_async
+from .held_model import HeldModel
 from .identity import find_difference
 from .place import same_user, socket_path
 from .wire import read_model
-from .worker_process import WorkerProcess
 
 _PATIENCE_S = 10.0
 """How long a client may be silent when it is its turn to send."""
@@ -42,7 +42,7 @@ class Server:
     """
 
     def __init__(self, model: Path, device: str, keep_alive_s: float, on_ready: Callable[[Message], None]) -> None:
-        self._worker = WorkerProcess(model, device)
+        self._held = HeldModel(model, device)
         self._device = device
         self._keep_alive_s = keep_alive_s
         self._on_ready = on_ready
@@ -62,11 +62,11 @@ class Server:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._ended.set)
         try:
-            if await self._unless_ended(self._worker.start()):
+            if await self._unless_ended(self._held.start()):
                 await self._listen()
         finally:
             self._path.unlink(missing_ok=True)
-            await self._worker.close()
+            await self._held.close()
 
     async def _listen(self) -> None:
         listening = await asyncio.start_unix_server(self._client, sock=_bind(self._path))
@@ -123,7 +123,7 @@ class Server:
         if (reason := find_difference(greeting)) is not None:
             return _refuse(reason)
         try:
-            if fingerprint_files(self._worker.path) != self._worker.fingerprint:
+            if fingerprint_files(self._held.path) != self._held.fingerprint:
                 self._ended.set()  # no client can use it any more
                 return _refuse("its model was changed after it was loaded")
             meant = self._find_match(greeting.get("model"), greeting.get("device"))
@@ -131,7 +131,7 @@ class Server:
             meant = None  # the client gets the same error when it loads the model itself
         if meant is None:
             return _refuse("it holds another model or device", say=False)
-        facts = {name: self._worker.facts[name] for name in ("model", "device")}
+        facts = {name: self._held.facts[name] for name in ("model", "device")}
         return {"event": "welcome", "pid": os.getpid(), "path": str(meant), **facts}
 
     def _find_match(self, model: Any, device: Any) -> Path | None:
@@ -139,9 +139,9 @@ class Server:
         from phi3v.machine.device import same_device
         from phi3v.models.local import resolve_model
 
-        folder, facts = resolve_model(model, device), self._worker.facts
-        held = read_model(facts["model"], self._worker.path)
-        same = os.path.realpath(folder) == os.path.realpath(self._worker.path)
+        folder, facts = resolve_model(model, device), self._held.facts
+        held = read_model(facts["model"], self._held.path)
+        same = os.path.realpath(folder) == os.path.realpath(self._held.path)
         return folder if same and same_device(device, held, self._device, facts["device"]) else None
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -156,9 +156,9 @@ class Server:
                 writer.write(pack(message))
 
         try:
-            async with self._in_turn(emit, gone):
+            async with self._in_turn(emit):
                 if not gone.done():
-                    await self._worker.answer(asked.get("request", {}), images, emit, gone)
+                    await self._held.answer(asked.get("request", {}), images, emit, gone)
             self._answered += not gone.done()
         except WarmEngineError as exc:
             emit({"event": "lost", "reason": str(exc)})
@@ -166,23 +166,12 @@ class Server:
             gone.cancel()
 
     @contextlib.asynccontextmanager
-    async def _in_turn(self, emit: Any, gone: asyncio.Task[None]) -> AsyncIterator[None]:
-        """Wait until those who asked before are answered. Afterwards start another worker, if this one has died."""
+    async def _in_turn(self, emit: Any) -> AsyncIterator[None]:
+        """Wait until those who asked before are answered."""
         if self._turn.locked():
             emit({"event": "waiting", "before": self._asking - 1})
         async with self._turn:
-            try:
-                yield
-            finally:
-                await self._revive()
-
-    async def _revive(self) -> None:
-        if self._worker.alive or self._ended.is_set():
-            return
-        try:
-            await self._unless_ended(self._worker.start())
-        except (Phi3VError, OSError):
-            self._ended.set()  # a server without a model is useless
+            yield
 
     @contextlib.contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -208,8 +197,8 @@ class Server:
             "event": "status",
             "pid": os.getpid(),
             "phi3v": __version__,
-            "model": self._worker.facts["model"],
-            "device": self._worker.facts["device"],
+            "model": self._held.facts["model"],
+            "device": self._held.facts["device"],
             "answered": self._answered,
             "asking": self._asking,
             "idle_s": 0.0 if self._asking else time.monotonic() - self._used_at,

@@ -12,10 +12,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from phi3v.errors import WarmEngineError
+from phi3v.machine.child_process import child_command, child_environment
 
 from .client import EngineLostError, connect, exchange, find
 from .frames import Message
-from .launch import child_command, child_environment
 from .place import check_folder, socket_path, sockets, supported
 
 _LOOK_EVERY_S = 0.02

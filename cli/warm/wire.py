@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from phi3v import GenerationRequest, GenerationResult, Phi3VError, SamplingParams, Timings, Usage, errors
 from phi3v.answer_format import AnswerFormat, Choices, JsonSchema, Regex
+from phi3v.images.cropped import CroppedImage
 from phi3v.images.source import HeldFile, is_http, read_source
 from phi3v.models.folder import ModelDir
 
@@ -24,8 +25,10 @@ _PLAIN = (str, int, float, bool, type(None))
 
 def request_message(request: GenerationRequest) -> tuple[Message, list[bytes]]:
     """Return a request as a message, and the bytes of its image files. Raises ImageError if one cannot be read."""
+    if request.earlier or any(isinstance(image, CroppedImage) for image in request.images):
+        raise TypeError("earlier turns and crops of single images are not part of the protocol")
     sources = [read_source(image) for image in request.images]  # type: ignore[arg-type]
-    message = _plain_fields(request, without=("images", "sampling", "answer_format"))
+    message = _plain_fields(request, without=("images", "sampling", "answer_format", "earlier"))
     images = [
         {"name": name, "bytes": len(data), "from_disk": isinstance(image, str) and not is_http(image)}
         for (data, name), image in zip(sources, request.images, strict=True)

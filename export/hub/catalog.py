@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ...errors import OptionError
 from ...machine.device_table import PREFERENCE, TABLE, suited_devices
 from ...models.local import PUBLISHED_NAMES, Machine, split_name
-from ...near_miss import suggest
+from ...models.near_miss import suggest
 
 GB = 1_000_000_000
 MIT = "MIT (Microsoft)"

@@ -13,7 +13,7 @@ from filelock import Timeout
 from ...errors import ModelError, ModelNotFoundError
 from ...models.local import find_local, hub_cache, is_builtin, local_models, split_name
 from ...models.manifest import remove_manifest
-from ...near_miss import suggest
+from ...models.near_miss import suggest
 from .cache import RepoCache
 from .catalog import BUILDS
 

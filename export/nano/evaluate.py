@@ -19,8 +19,8 @@ import phi3v
 
 from ...answer_format import AnswerFormat, Choices
 from ...errors import TruncatedAnswerError
+from ...images.cropped import NumCrops
 from ...structured.field_syntax import parse_fields
-from ...types import NumCrops
 from .chart_jobs import chart_format_sample, choice_sample, one_bar_sample
 from .charts import chart_sample
 from .columns import column_sample, line_sample

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,4 +92,4 @@ class GenaiGeneration:
 
     def _inputs_so_far(self) -> ModelInputs:
         ids = np.concatenate([self._inputs.input_ids, np.asarray(self._generated, dtype=np.int32)])
-        return ModelInputs(ids, self._inputs.pixel_values, self._inputs.image_sizes, self._inputs.image_tokens)
+        return replace(self._inputs, input_ids=ids)

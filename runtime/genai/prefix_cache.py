@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,8 @@ class _Kept:
     """A generator, and what must hold for its KV cache to be right for other inputs."""
 
     generator: Any
-    pixel_values: npt.NDArray[np.float32] | npt.NDArray[np.float16] | None
+    images: ModelInputs
+    """Shows what its images are; without their pixels where they have a key."""
     long: bool
     """Whether its positions were made with LongRoPE's long factors."""
     capacity: int
@@ -60,6 +61,7 @@ class PrefixCache:
     """The generators of one session, one after the other."""
 
     def __init__(self, model: GenaiModel) -> None:
+        self.reused_tokens = 0
         self._model = model
         self._kept: _Kept | None = None
         self._lent: _Kept | None = None
@@ -68,6 +70,11 @@ class PrefixCache:
     def kept_tokens(self) -> int:
         """Tokens the KV buffer has room for."""
         return self._kept.capacity if self._kept else 0
+
+    def shared_tokens(self, inputs: ModelInputs, max_new_tokens: int) -> int:
+        """How many tokens of a prompt would not be read again if it were started now."""
+        room = len(inputs.input_ids) + max_new_tokens
+        return 0 if self._kept is None or self._model.closed else self._fitting(self._kept, inputs, room)
 
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> Generation:
         """A generation that reuses what the kept cache and `inputs` share."""
@@ -79,7 +86,7 @@ class PrefixCache:
 
     def _take(self, inputs: ModelInputs, max_length: int) -> Any:
         """A generator that has read `inputs` and has room for `max_length` tokens, kept or new."""
-        self._lent, self._kept = self._kept, None
+        self._lent, self._kept, self.reused_tokens = self._kept, None, 0
         if self._lent is None or self._model.closed or not self._rewind(self._lent, inputs, max_length):
             self._lent = None  # free the old KV buffer before the new one is allocated
             self._lent = self._fresh(inputs, max_length)
@@ -93,14 +100,8 @@ class PrefixCache:
     def _rewind(self, kept: _Kept, inputs: ModelInputs, max_length: int) -> bool:
         """Whether `kept` now stands where `inputs` end."""
         ids = inputs.input_ids
-        if (
-            kept.pixel_values is not inputs.pixel_values
-            or kept.long != self._model.folder.past_switch(len(ids))
-            or kept.capacity < max_length
-        ):
-            return False
-        shared = kept.shared(ids)
-        if shared < max(1, _after_images(ids)):  # a generator reads images only with its first tokens
+        shared = self._fitting(kept, inputs, max_length)
+        if not shared:
             return False
         try:
             with mapped_errors("rewinding"):
@@ -109,8 +110,20 @@ class PrefixCache:
         except InferenceError as exc:
             _log.info("%s; the prompt is read anew", exc)  # by another generator: this one's state is unknown now
             return False
-        kept.read = len(ids)
+        kept.read, self.reused_tokens = len(ids), shared
         return True
+
+    def _fitting(self, kept: _Kept, inputs: ModelInputs, max_length: int) -> int:
+        """How many tokens of `inputs` to take from `kept`; 0 if it does not fit them."""
+        ids = inputs.input_ids
+        if (
+            not kept.images.shows_same(inputs)
+            or kept.long != self._model.folder.past_switch(len(ids))
+            or kept.capacity < self._model.folder.stop_at_switch(len(ids), max_length)
+        ):
+            return 0
+        shared = kept.shared(ids)
+        return shared if shared >= max(1, _after_images(ids)) else 0  # images are read with the first tokens only
 
     def _fresh(self, inputs: ModelInputs, max_length: int) -> _Kept:
         folder, length = self._model.folder, len(inputs.input_ids)
@@ -121,7 +134,8 @@ class PrefixCache:
                 generator = self._model.new_generator(inputs, capacity)
         if generator is None:
             generator, capacity = self._model.new_generator(inputs, max_length), max_length
-        return _Kept(generator, inputs.pixel_values, folder.past_switch(length), capacity, read=length)
+        images = inputs if inputs.images_key is None else replace(inputs, pixel_values=None)
+        return _Kept(generator, images, folder.past_switch(length), capacity, read=length)
 
 
 def choose_capacity(folder: ModelDir, length: int, max_length: int) -> int:

@@ -13,11 +13,11 @@ from PIL import Image
 
 from ..backend import ModelInputs, Reuse
 from ..errors import OptionError, PromptError
+from ..images.cropped import MAX_CROPS, NumCrops
 from ..machine.device_table import Device
 from ..models.folder import ModelDir
 from ..prepare import int32
 from ..prompt import PromptLayout
-from ..types import MAX_CROPS, NumCrops
 from .backend import GenaiBackend
 from .model import mapped_errors
 from .prefill import Prefill

@@ -12,10 +12,11 @@ import urllib.parse
 import urllib.request
 from email.message import Message
 from queue import Empty, SimpleQueue
-from typing import IO
+from typing import IO, Any
 
 from ..errors import ImageFetchError
 from .naming import shown_url
+from .url_guard import UrlGuard
 
 CONNECT_TIMEOUT_S = 10.0
 """Longest wait for a connection and for each read."""
@@ -25,17 +26,23 @@ _CHUNK = 1 << 16
 
 
 def fetch_url(
-    url: str, max_bytes: int, *, timeout_s: float = CONNECT_TIMEOUT_S, total_s: float = TOTAL_TIMEOUT_S
+    url: str,
+    max_bytes: int,
+    *,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+    total_s: float = TOTAL_TIMEOUT_S,
+    guard: UrlGuard | None = None,
 ) -> bytes:
     """Body of an http(s) URL; `user:password@` in it authenticates (Basic).
 
-    Raises ImageFetchError that names the URL, without its secrets, and what went wrong.
+    With a `guard`, only what it allows is fetched, and without a proxy, which would connect in our place. Raises
+    ImageFetchError that names the URL, without its secrets, and what went wrong.
     """
     outcome: SimpleQueue[bytes | Exception] = SimpleQueue()
 
     def fetch() -> None:
         try:
-            outcome.put(_fetch(url, max_bytes, timeout_s, total_s))
+            outcome.put(_fetch(url, max_bytes, timeout_s, total_s, guard))
         except Exception as exc:
             outcome.put(exc)
 
@@ -55,10 +62,10 @@ def fetch_url(
         del got  # it holds this frame, which would hold it
 
 
-def _fetch(url: str, max_bytes: int, timeout_s: float, total_s: float) -> bytes:
+def _fetch(url: str, max_bytes: int, timeout_s: float, total_s: float, guard: UrlGuard | None) -> bytes:
     deadline, name = time.monotonic() + total_s, shown_url(url)
     try:
-        with _make_opener().open(_make_request(url), timeout=min(timeout_s, total_s)) as response:
+        with _make_opener(guard).open(_make_request(url), timeout=min(timeout_s, total_s)) as response:
             return _read_all(response, name, max_bytes, deadline)
     except ImageFetchError:
         raise
@@ -142,7 +149,13 @@ def _read_all(response: http.client.HTTPResponse, name: str, max_bytes: int, dea
 
 
 class _HttpOnlyRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to http and https alone: a server must not make us read file:// or ftp://."""
+    """Follows redirects to http and https alone: a server must not make us read file:// or ftp://.
+
+    A guard judges where they lead.
+    """
+
+    def __init__(self, guard: UrlGuard | None) -> None:
+        self._guard = guard
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
@@ -152,6 +165,8 @@ class _HttpOnlyRedirects(urllib.request.HTTPRedirectHandler):
             raise ImageFetchError(
                 f"{shown_url(req.full_url)}: redirects to {shown_url(newurl)}; allowed: http and https"
             )
+        if self._guard is not None:
+            self._guard.check(newurl)
         following = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
         user = req.unredirected_hdrs.get("Authorization")
         if following is not None and user and _origin(newurl) == _origin(req.full_url):
@@ -164,16 +179,51 @@ def _origin(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc.lower()
 
 
-def _make_opener() -> urllib.request.OpenerDirector:
-    """Opens http and https, through the proxies that the environment names now."""
+def _make_opener(guard: UrlGuard | None) -> urllib.request.OpenerDirector:
+    """Opens http and https, through the proxies that the environment names now, or as a guard connects."""
     opener = urllib.request.OpenerDirector()
+    connecting: tuple[urllib.request.BaseHandler, ...] = (
+        (urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), urllib.request.HTTPSHandler())
+        if guard is None
+        else (_GuardedHttp(guard), _GuardedHttps(guard))
+    )
     for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        *connecting,
         urllib.request.HTTPDefaultErrorHandler(),
-        _HttpOnlyRedirects(),
+        _HttpOnlyRedirects(guard),
         urllib.request.HTTPErrorProcessor(),
     ):
         opener.add_handler(handler)
     return opener
+
+
+class _GuardedHttp(urllib.request.HTTPHandler):
+    """Connects where a guard allows it."""
+
+    def __init__(self, guard: UrlGuard) -> None:
+        super().__init__()
+        self._guard = guard
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        def connection(host: str, **options: Any) -> http.client.HTTPConnection:
+            made = http.client.HTTPConnection(host, **options)
+            made._create_connection = self._guard.connect  # type: ignore[attr-defined]
+            return made
+
+        return self.do_open(connection, req)
+
+
+class _GuardedHttps(urllib.request.HTTPSHandler):
+    """The same with TLS; the certificate is checked for the host's name."""
+
+    def __init__(self, guard: UrlGuard) -> None:
+        super().__init__()
+        self._guard = guard
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        def connection(host: str, **options: Any) -> http.client.HTTPSConnection:
+            made = http.client.HTTPSConnection(host, **options)
+            made._create_connection = self._guard.connect  # type: ignore[attr-defined]
+            return made
+
+        return self.do_open(connection, req)

@@ -22,12 +22,15 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import ImageError, OptionError
 from .background import DEFAULT_BACKGROUND, parse_background
 from .convert import to_rgb
+from .cropped import CroppedImage
 from .kind import describe_kind
 from .metadata import PixelFile, read_orientation, strip_metadata
 from .source import ByteSource, is_http, read_source
 
-ImageSource = ByteSource | Image.Image | npt.NDArray[Any]
-"""A path, the bytes of a file, a PIL image, a uint8 array [H, W(, 3|4)], an http(s) or `data:` URL, a binary file."""
+ImageSource = ByteSource | Image.Image | npt.NDArray[Any] | CroppedImage
+"""A path, the bytes of a file, a PIL image, a uint8 array [H, W(, 3|4)], an http(s) or `data:` URL, a binary file; or
+one of these with its own number of crops.
+"""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The Pillow decoders that are allowed ("JPEG" covers the MPO of many cameras). Some of the others start programs."""
@@ -73,6 +76,8 @@ def read_image(source: ImageSource, background: str = DEFAULT_BACKGROUND) -> Loa
     subclasses for the image, naming the file and the remedy.
     """
     colour = parse_background(background)
+    while isinstance(source, CroppedImage):
+        source = source.image
     if isinstance(source, Image.Image):
         _check_size(source.size, "the PIL image")
         return _finish(source, "the PIL image", colour, PixelFile(b""))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFolderError, ModelNotFoundError, OldLayoutError
-from ..types import MAX_CROPS
+from ..images.cropped import MAX_CROPS
 from .files import REPAIR, name_in_errors, read_json, require_file
 from .graph_file import count_bytes, find_pixel_dtype
 from .manifest import UNSTATED, Manifest

@@ -17,9 +17,9 @@ from ..machine.cuda import cuda_status, gpus
 from ..machine.device_table import PREFERENCE, TABLE, split_device
 from ..machine.memory import total_memory
 from ..machine.webgpu import hardware_memory
-from ..near_miss import suggest
 from .folder import BUILTIN, GENAI_CONFIG, MODEL_VARIABLE
 from .manifest import MANIFEST, Manifest
+from .near_miss import suggest
 
 BUILTIN_NAME = "nano"
 PUBLISHED_NAMES = ("phi-3-vision", "phi-3.5-vision")

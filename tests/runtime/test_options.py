@@ -13,13 +13,13 @@ from phi3v.types import GenerationRequest, SamplingParams
 
 def test_every_field_of_a_request_and_its_sampling_is_an_option() -> None:
     wanted = {field.name for kind in (GenerationRequest, SamplingParams) for field in fields(kind)}
-    assert set(GenerationOptions.__annotations__) == wanted - {"prompt", "images", "sampling"}
+    assert set(GenerationOptions.__annotations__) == wanted - {"prompt", "images", "earlier", "sampling"}
 
 
 def test_options_have_the_types_of_the_fields_they_set() -> None:
     from phi3v.answer_format import AnswerFormat
+    from phi3v.images.cropped import NumCrops
     from phi3v.images.load import ImageSource
-    from phi3v.types import NumCrops
 
     names = {"AnswerFormat": AnswerFormat, "ImageSource": ImageSource, "NumCrops": NumCrops}
     options = get_type_hints(GenerationOptions, None, names)

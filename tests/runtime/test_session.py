@@ -81,7 +81,15 @@ class Listening:
     """A session's `Reuse` that remembers what the last answer was asked for with."""
 
     def __init__(self, session: phi3v.Session) -> None:
-        self._reuse, session._reuse = session._reuse, self  # type: ignore[assignment]
+        streams: Any = session._streams
+        self._reuse, streams._reuse = streams._reuse, self
+
+    @property
+    def reused_tokens(self) -> int:
+        return self._reuse.reused_tokens
+
+    def shared_tokens(self, inputs: ModelInputs, max_new_tokens: int) -> int:
+        return self._reuse.shared_tokens(inputs, max_new_tokens)
 
     @property
     def kept_tokens(self) -> int:
@@ -402,7 +410,7 @@ def test_a_rewind_that_fails_once_costs_one_prefill(engine: phi3v.Engine, prefil
     prefills.clear()
     with engine.session([ONE], num_crops=1) as session:
         answers = [session.ask(QUESTIONS[0], max_new_tokens=6).token_ids]
-        kept = session._reuse._kept  # type: ignore[attr-defined]
+        kept = session._streams._reuse._kept  # type: ignore[attr-defined]
         kept.generator = Failing(kept.generator)
         answers += [session.ask(question, max_new_tokens=6).token_ids for question in QUESTIONS[1:]]
     assert answers == fresh

@@ -232,7 +232,8 @@ class FakeReuse:
     def __init__(self, backend: FakeBackend) -> None:
         self._backend = backend
         self._ids: list[int] = []
-        self._pixels: npt.NDArray[np.float32] | None = None
+        self._last: ModelInputs | None = None
+        self.reused_tokens = 0
         self.closed = False
 
     @property
@@ -240,13 +241,19 @@ class FakeReuse:
         """Tokens of the last answer and its prompt."""
         return len(self._ids)
 
+    def shared_tokens(self, inputs: ModelInputs, max_new_tokens: int) -> int:
+        """How many of the kept ids a prompt begins with; none for other images."""
+        if self._last is None or not self._last.shows_same(inputs):
+            return 0
+        pairs = zip(self._ids, inputs.input_ids[:-1].tolist(), strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
     def start(self, inputs: ModelInputs, chooser: TokenChooser, max_new_tokens: int) -> FakeGeneration:
-        """An answer that reads what the kept ids do not begin with; nothing is kept for other images."""
-        kept, self._ids = self._ids if inputs.pixel_values is self._pixels else [], []
-        pairs = zip(kept, inputs.input_ids[:-1].tolist(), strict=False)
-        shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-        generation = self._backend.start_behind(shared, inputs, chooser, max_new_tokens)
-        self._pixels = inputs.pixel_values
+        """An answer that reads what the kept ids do not begin with."""
+        self.reused_tokens = self.shared_tokens(inputs, max_new_tokens)
+        self._ids = []
+        generation = self._backend.start_behind(self.reused_tokens, inputs, chooser, max_new_tokens)
+        self._last = inputs
         generation.on_close = self._keep
         return generation
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 300.0
@@ -14,6 +15,12 @@ PHI3V = [sys.executable, "-P", "-m", "phi3v"]
 
 MAIN = "from phi3v.cli.main import main; main()"
 """The same as code for `python -c`, where a test changes something before."""
+
+
+def children(process: int) -> list[int]:
+    """The child processes of whichever of its threads, on Linux."""
+    files = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import MAIN, PATIENCE_S, started
+from processes import MAIN, PATIENCE_S, children, started
 
 from phi3v.cli.warm.frames import pack
 
@@ -68,8 +68,8 @@ class Home:
         return int(self.path().stem.removeprefix("engine-"))
 
     def worker(self) -> int:
-        (child,) = Path(f"/proc/{self.server()}/task/{self.server()}/children").read_text().split()
-        return int(child)
+        (child,) = children(self.server())
+        return child
 
     @contextlib.contextmanager
     def warm(self, *arguments: str) -> Iterator["Home"]:

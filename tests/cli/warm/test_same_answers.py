@@ -48,6 +48,7 @@ def test_json_differs_in_times_alone_and_says_that_it_was_warm(shared: Home) -> 
     warm, cold = (json.loads(done.stdout) for done in both(shared, "hi", "photo.webp", *SHORT, "--json"))
     assert (warm["timings"]["load_s"], warm.pop("warm"), cold.pop("warm")) == (0.0, True, False)
     assert warm.pop("timings").keys() == cold.pop("timings").keys()
+    assert (warm["usage"].pop("cached_tokens") >= 0, cold["usage"].pop("cached_tokens")) == (True, 0)
     assert warm == cold
 
 

@@ -55,9 +55,8 @@ def test_a_worker_that_dies_before_the_first_word_costs_time_alone(own: Home) ->
         with own.popen("ask", "hi", *SHORT) as asking:
             until(lambda: own.status()[0]["asking"] == 1)
             os.kill(worker, signal.SIGKILL)
-            said, complained = asking.communicate(timeout=PATIENCE_S)
-        assert (asking.returncode, said) == (0, plain)
-        assert b"loading the model here" in complained
+            said, _ = asking.communicate(timeout=PATIENCE_S)
+        assert (asking.returncode, said) == (0, plain)  # the next process answers what the first had not begun
         until(lambda: own.status()[0]["asking"] == 0)
         assert json.loads(own.run("ask", "hi", *SHORT, "--json").stdout)["warm"] is True
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from phi3v.near_miss import suggest
+from phi3v.models.near_miss import suggest
 
 KNOWN = ("phi-3-vision", "phi-3.5-vision", "nano")
 

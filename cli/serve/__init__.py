@@ -1,0 +1,1 @@
+"""`phi3v serve`: the APIs of OpenAI and Ollama over one model."""
