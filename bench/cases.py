@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import OptionError
+from ..images.cropped import MAX_CROPS
 from ..images.load import MAX_PIXELS
-from ..types import MAX_CROPS
 
 PROMPT = "Could you please introduce this stock to me?"
 """The question of every case. What it costs depends on the image."""
@@ -58,12 +58,12 @@ class Case:
         return path
 
 
-def make_jpeg(width: int, height: int) -> bytes:
-    """Draw smooth colours, edges and fine noise from a fixed seed, as a JPEG that costs as much as a photograph.
+def make_jpeg(width: int, height: int, seed: int = 336) -> bytes:
+    """Draw smooth colours, edges and fine noise from a seed, as a JPEG that costs as much as a photograph.
 
     Decoding and resizing take the time they take for a photograph of the same size.
     """
-    rng = np.random.default_rng(336)
+    rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     waves = [np.sin(x / (17 + 9 * c)) + np.cos(y / (23 - 5 * c)) + ((x // 64 + y // 48) % 2) for c in range(3)]
     noise = rng.normal(0.0, 0.15, (height, width, 1)).astype(np.float32)

@@ -57,6 +57,8 @@ SUBJECTS_FORMAT = Format("phi3v-bench", 1, "created", "phi3v bench run")
 SESSION_FORMAT = Format("phi3v-session-speed", 1, "started", "phi3v bench session")
 BATCH_FORMAT = Format("phi3v-batch-speed", 1, "time", "phi3v bench batch")
 GROWTH_FORMAT = Format("phi3v-growth", 1, "started", "phi3v bench growth")
+LOAD_FORMAT = Format("phi3v-serve-load", 1, "started", "phi3v bench load")
+HEARTBEAT_FORMAT = Format("phi3v-heartbeat", 1, "started", "phi3v bench heartbeat")
 
 
 @dataclass(frozen=True)

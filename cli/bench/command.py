@@ -11,6 +11,8 @@ from .cuda_table import cuda_table
 from .export_settings import export_settings
 from .gate import gate
 from .growth import growth
+from .heartbeat import heartbeat
+from .load import load
 from .nano_settings import nano_settings
 from .openvino_folder import openvino_folder
 from .parity import parity
@@ -29,7 +31,21 @@ def study() -> None:
     """Repeat the experiments behind today's defaults."""
 
 
-for _command in (run, compare, gate, parity, synth, session, batch, growth, cuda_table, cuda_kit, openvino_folder):
+for _command in (
+    run,
+    compare,
+    gate,
+    parity,
+    synth,
+    session,
+    batch,
+    growth,
+    heartbeat,
+    load,
+    cuda_table,
+    cuda_kit,
+    openvino_folder,
+):
     bench.add_command(_command)
 for _command in (export_settings, nano_settings):
     study.add_command(_command)

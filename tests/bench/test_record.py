@@ -6,10 +6,19 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-from phi3v.bench.record import BATCH_FORMAT, GROWTH_FORMAT, SESSION_FORMAT, SUBJECTS_FORMAT, Format, Record
+from phi3v.bench.record import (
+    BATCH_FORMAT,
+    GROWTH_FORMAT,
+    HEARTBEAT_FORMAT,
+    LOAD_FORMAT,
+    SESSION_FORMAT,
+    SUBJECTS_FORMAT,
+    Format,
+    Record,
+)
 from phi3v.errors import OptionError
 
-FORMATS = (SUBJECTS_FORMAT, SESSION_FORMAT, BATCH_FORMAT, GROWTH_FORMAT)
+FORMATS = (SUBJECTS_FORMAT, SESSION_FORMAT, BATCH_FORMAT, GROWTH_FORMAT, LOAD_FORMAT, HEARTBEAT_FORMAT)
 COMMON = {"format", "version", "source", "machine", "packages"}
 COMMITTED = sorted((ROOT / "bench" / "records").glob("*.json"))
 
