@@ -11,8 +11,6 @@ from phi3v import GenerationRequest, GenerationResult, Token
 
 from .service import Answering, Service
 
-MAX_ANSWERS = 16
-
 
 @dataclass(slots=True)
 class Finished:

@@ -71,6 +71,7 @@ def make_app(settings: Settings, folder: ModelDir) -> Starlette:
             ApiError: handle_api_error,
             Phi3VError: handle_our_error,
             ClientGoneError: _handle_gone,
+            Exception: _handle_fault,
             404: _handle_unknown,
             405: _handle_method,
         },
@@ -117,6 +118,11 @@ def _describe(service: Service) -> dict[str, object]:
 
 async def _handle_gone(request: Request, error: Exception) -> Response:
     return Response(status_code=499)  # nobody reads it
+
+
+async def _handle_fault(request: Request, error: Exception) -> Response:
+    """What nobody foresaw; the log has it."""
+    return ApiError(500, "the server has a fault; its log says more").response(request.url.path)
 
 
 async def _handle_unknown(request: Request, error: Exception) -> Response:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from ..batch import DEFAULT_BATCH_SIZE, Outcome
 from ..errors import InferenceError, ModelProcessError, OptionError, Phi3VError
@@ -235,6 +235,3 @@ class _ProcessSessionStreams:
 
     def close(self) -> None:
         """The other process frees what it keeps when it needs the room."""
-
-
-__all__ = ["Empty", "ProcessAnswerer", "ProcessStream"]

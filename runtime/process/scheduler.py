@@ -372,7 +372,9 @@ class Scheduler:
 
         An answer is expected to go on for as long as it has, within its limit.
         """
-        rows = list(lane.rows.values())
+        rows, past_switch = list(lane.rows.values()), self._backend.model.past_switch
+        if len({past_switch(len(row.inputs_so_far().input_ids)) for row in rows}) > 1:
+            return  # no batch takes both
         going = [(len(row.inputs_so_far().input_ids), min(row.left, len(row.generated))) for row in rows]
         if self.costs.rebuilding_pays(lane.size, going):
             needed = lane.bytes * len(rows) // lane.size

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from fake_backend import FakeBackend, FakeBatchBackend, by_word, fails, says
+from fake_backend import FakeBackend, FakeBatch, FakeBatchBackend, by_word, fails, says
 from PIL import Image
 
+from phi3v.backend import BatchRow
 from phi3v.errors import ContextLengthError, InferenceError, OptionError
 from phi3v.prepare import prepare
 from phi3v.process.images_key import hash_images
@@ -208,6 +209,28 @@ def test_closing_frees_everything(backend: FakeBatchBackend) -> None:
     run.scheduler.work()
     run.scheduler.close()
     assert backend.log.running == 0
+
+
+class StrictBackend(FakeBatchBackend):
+    """Refuses rows on both sides of the LongRoPE switch, as genai's backend does."""
+
+    def start_batch(self, rows: Sequence[BatchRow]) -> FakeBatch:
+        assert len({self.model.past_switch(len(row.inputs.input_ids)) for row in rows}) == 1
+        return super().start_batch(rows)
+
+
+def test_a_batch_is_rebuilt_only_from_rows_on_one_side_of_the_longrope_switch() -> None:
+    answer = by_word({"long": says("word " * 40), "short": says("No.")})
+    prompts = ["long", "long and longer", "short"]
+    longest = max(len(prepare(FakeBackend(), GenerationRequest(prompt)).inputs.input_ids) for prompt in prompts)
+    backend = StrictBackend(answer=answer, original_context_length=longest + 3)
+    run = Run(backend)
+    for number, prompt in enumerate(prompts):
+        run.ask(number, prompt)
+    run.scheduler.work()
+    run.scheduler.costs.prompt_token_s, run.scheduler.costs.step_s = 0.0, {2: 1.0, 3: 1e6}
+    run.finish()
+    assert backend.log.batches[:2] == [3, 2]
 
 
 @pytest.fixture
