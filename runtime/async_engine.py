@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 from .engine import Engine, begin_process, read_answer_type
 from .errors import InferenceError, Phi3VError
 from .options import ExtractOptions, GenerationOptions, SessionOptions, make_request
-from .prepare import attempt, prepare
+from .prepare import attempt
 from .process.model_process import ModelProcess, Parcel
 from .process.process_engine import ProcessAnswerer, ProcessStream
 from .types import GenerationRequest, GenerationResult, Token
@@ -148,12 +148,8 @@ class AsyncEngine:
         return AsyncSession(self, await self._run(partial(self._loaded.session, images, **settings)))
 
     async def _attempt(self, request: GenerationRequest) -> GenerationResult | Phi3VError:
-        answerer = self._answerer
-        parcel = await self._run(_attempt, answerer, request)
-        if isinstance(parcel, Phi3VError):
-            return parcel
         try:
-            return await AsyncTokenStream(answerer, _ready(parcel)).drain()
+            return await self.stream_request(request).drain()
         except Phi3VError as exc:
             return exc
 
@@ -201,7 +197,12 @@ class AsyncTokenStream:
         """Prepare the request and send it, which the first token otherwise does. Raises what makes it impossible."""
         if self._stream is None:
             loop, something = asyncio.get_running_loop(), self._something
-            parcel = await self._prepare()
+            preparing = asyncio.ensure_future(self._prepare())
+            try:
+                parcel = await asyncio.shield(preparing)
+            except asyncio.CancelledError:
+                preparing.add_done_callback(_discard)  # its thread cannot be stopped
+                raise
             self._stream = self._answerer.submit(parcel, lambda: _wake(loop, something))
 
     async def drain(self) -> GenerationResult:
@@ -294,17 +295,14 @@ def _wake(loop: asyncio.AbstractEventLoop, something: asyncio.Event) -> None:
         loop.call_soon_threadsafe(something.set)
 
 
-def _ready(parcel: Parcel) -> Callable[[], Awaitable[Parcel]]:
-    async def found() -> Parcel:
-        return parcel
-
-    return found
-
-
 def _prepare(answerer: ProcessAnswerer, request: GenerationRequest) -> Parcel:
-    return answerer.process.pack(prepare(answerer.source, request, waits=True))
-
-
-def _attempt(answerer: ProcessAnswerer, request: GenerationRequest) -> Parcel | Phi3VError:
     prepared = attempt(answerer.source, request)
-    return prepared if isinstance(prepared, Phi3VError) else answerer.process.pack(prepared)
+    if isinstance(prepared, Phi3VError):
+        raise prepared
+    return answerer.process.pack(prepared)
+
+
+def _discard(preparing: asyncio.Future[Parcel]) -> None:
+    """Free the crops of a request that nobody waits for any more."""
+    if not preparing.cancelled() and preparing.exception() is None:
+        preparing.result().discard()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 from collections.abc import Callable
 
@@ -54,4 +55,5 @@ def run_server(
         timeout_graceful_shutdown=DRAIN_S,
         server_header=False,
     )
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn's own handler drains, then raises the signal once more
     Server(config).run()

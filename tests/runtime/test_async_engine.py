@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,6 +99,22 @@ def test_cancelling_a_task_cancels_its_answer() -> None:
             while engine.process._pending:
                 await asyncio.sleep(0.01)
             assert str(await engine.generate("hi", max_new_tokens=4))
+
+    run(check())
+
+
+def test_cancelling_while_images_are_prepared_leaves_no_crops_behind() -> None:
+    async def check() -> None:
+        async with phi3v.AsyncEngine("nano", "cpu") as engine:
+            places = [place for place in engine.process._crops._places if place]
+            for wait_s in (0.0, 0.01, 0.05, 0.1):
+                work = engine.generate(QUESTION, [IMAGE.resize((2000, 2000))], num_crops=16, max_new_tokens=1)
+                task = asyncio.create_task(work)
+                await asyncio.sleep(wait_s)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            while any(any(Path(place).iterdir()) for place in places):
+                await asyncio.sleep(0.02)
 
     run(check())
 

@@ -79,7 +79,8 @@ def test_what_a_call_cannot_keep_is_not_among_its_options() -> None:
         "background",
         "system",
     }
-    assert set(ExtractOptions.__annotations__) == set(GenerationOptions.__annotations__) - {"stop", "answer_format"}
+    values = {"stop", "answer_format", "logprobs"}
+    assert set(ExtractOptions.__annotations__) == set(GenerationOptions.__annotations__) - values
 
 
 def test_the_crops_of_the_folder_are_those_of_a_session_that_names_none() -> None:

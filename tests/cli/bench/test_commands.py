@@ -21,8 +21,8 @@ from phi3v.export.synthetic import tiny_dims, write_random_checkpoint
 pytestmark = pytest.mark.torch
 
 COMMANDS = [
-    *("batch", "compare", "cuda-kit", "cuda-table", "gate", "growth", "openvino-folder"),
-    *("parity", "run", "session", "study", "synth"),
+    *("batch", "compare", "cuda-kit", "cuda-table", "gate", "growth", "heartbeat", "load"),
+    *("openvino-folder", "parity", "run", "session", "study", "synth"),
 ]
 OLD_NAMES = {
     "session_speed": ["session"],

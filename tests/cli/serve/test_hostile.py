@@ -268,11 +268,11 @@ def exchange(server: ServeProcess, data: bytes, *, half_close: bool = False) -> 
     """What comes back for raw bytes."""
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
-        connection.sendall(data)
-        if half_close:
-            connection.shutdown(socket.SHUT_WR)
         answer = b""
         try:
+            connection.sendall(data)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
             while piece := connection.recv(1 << 16):
                 answer += piece
         except OSError:
@@ -312,8 +312,6 @@ def raw(
         (raw(CHAT, b"{}", "Host: evil.example"), 400),
         (raw(CHAT, b"{}", "Origin: https://evil.example"), 403),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
-        (b"GET /" + b"a" * 3_000_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"a" * 3_000_000 + b"\r\n\r\n", 400),
     ],
 )  # fmt: skip
 def test_what_is_hardly_http_gets_a_status(server: ServeProcess, data: bytes, status: int) -> None:
@@ -336,6 +334,13 @@ def test_a_body_that_grows_too_large_is_cut_off(server: ServeProcess) -> None:
         except OSError:  # the server had enough, and has closed
             pass
         assert answer == b"" or b" 413 " in answer
+    check_good(server)
+
+
+@pytest.mark.parametrize("head", [b"GET /%s HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nX: %s\r\n"], ids=["line", "header"])
+def test_an_endless_head_is_cut_off(server: ServeProcess, head: bytes) -> None:
+    answer = exchange(server, head % (b"a" * 3_000_000) + b"Host: 127.0.0.1\r\n\r\n")
+    assert answer == b"" or b" 400 " in answer  # the connection may be reset before the status is read
     check_good(server)
 
 
