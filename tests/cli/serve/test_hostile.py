@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 from serve_process import ServeProcess, base64_of, serving
 
+pytest.importorskip("uvicorn")
+
 CHAT, RESPONSES, OLLAMA_CHAT, OLLAMA_GENERATE = (
     "/v1/chat/completions",
     "/v1/responses",
@@ -376,8 +378,7 @@ def test_clients_that_send_half_a_request_and_stay_hold_up_nobody(server: ServeP
 def test_a_body_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     import asyncio
 
-    import httpx
-
+    httpx = pytest.importorskip("httpx")
     from phi3v.cli.serve.app import make_app
     from phi3v.cli.serve.settings import Settings
     from phi3v.models.folder import BUILTIN, ModelDir

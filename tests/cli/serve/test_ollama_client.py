@@ -3,13 +3,15 @@
 import json
 from collections.abc import Iterator
 
-import ollama
 import pytest
-from pydantic import BaseModel
 from serve_process import EXAMPLES, ServeProcess, base64_of
 
+pytest.importorskip("uvicorn")
+ollama = pytest.importorskip("ollama")
+pydantic = pytest.importorskip("pydantic")
 
-class Seen(BaseModel):
+
+class Seen(pydantic.BaseModel):  # type: ignore[misc,name-defined]
     readable: bool
 
 

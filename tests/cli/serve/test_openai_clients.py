@@ -9,18 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
-import openai
 import pytest
 from places import ROOT
 from processes import PATIENCE_S
-from pydantic import BaseModel
 from serve_process import EXAMPLES, ServeProcess, base64_of, data_url
+
+pytest.importorskip("uvicorn")
+httpx = pytest.importorskip("httpx")
+openai = pytest.importorskip("openai")
+pydantic = pytest.importorskip("pydantic")
 
 TITLE = "What is the title?"
 
 
-class Seen(BaseModel):
+class Seen(pydantic.BaseModel):  # type: ignore[misc,name-defined]
     """A schema that a small model ends in a few tokens."""
 
     kind: Literal["book", "chart"]
@@ -253,8 +255,8 @@ def test_the_async_client_streams(server: ServeProcess) -> None:
 
 
 def test_langchain_asks_about_an_image(server: ServeProcess) -> None:
-    from langchain_core.messages import HumanMessage
-    from langchain_openai import ChatOpenAI
+    HumanMessage = pytest.importorskip("langchain_core.messages").HumanMessage  # noqa: N806
+    ChatOpenAI = pytest.importorskip("langchain_openai").ChatOpenAI  # noqa: N806
 
     message = HumanMessage(asked(TITLE, {"url": data_url("cover.png")})[0]["content"])
     with httpx.Client() as connection:
@@ -267,6 +269,7 @@ def test_langchain_asks_about_an_image(server: ServeProcess) -> None:
 
 
 def test_llm_asks_with_an_attachment_and_a_schema(server: ServeProcess, tmp_path: Path) -> None:
+    pytest.importorskip("llm")
     command = [sys.executable, "-m", "llm", "openai", "endpoint", f"{server.url}/v1", "-m", "nano", "--key", "none"]
     cover = str(ROOT / "examples" / "cover.png")
     for more in ([], ["--schema", json.dumps(Seen.model_json_schema())], ["--responses"]):

@@ -17,6 +17,8 @@ import pytest
 from processes import PATIENCE_S, PHI3V, started
 from serve_process import ServeProcess, base64_of, serving
 
+pytest.importorskip("uvicorn")
+
 LONG: dict[str, Any] = {"response_format": {"type": "json_schema", "json_schema": {"name": "long", "schema": {
     "type": "string", "minLength": 3000}}}, "max_tokens": 3500}  # fmt: skip
 """An answer that goes on for as long as a test can take."""

@@ -33,7 +33,7 @@ class Asked:
 
     def __init__(self, process: ModelProcess, prompt: str, *, images: int = 0, endless: bool = False) -> None:
         shown = [Image.new("RGB", (40, 30), "red")] * images
-        new, answer_format = (4000, phi3v.Regex("[a-z]{9000}")) if endless else (8, None)
+        new, answer_format = (3700, phi3v.Regex("[a-z]{9000}")) if endless else (8, None)
         request = GenerationRequest(prompt, shown, max_new_tokens=new, answer_format=answer_format)
         self.events: SimpleQueue[Event] = SimpleQueue()
         parcel = process.pack(prepare(process.preprocessor, request, waits=True))
@@ -52,7 +52,7 @@ class Asked:
 
 
 def test_the_process_that_dies_ends_what_ran_and_the_next_one_answers_what_waited(process: ModelProcess) -> None:
-    running = [Asked(process, f"hi {number}", endless=True) for number in range(2)]
+    running = [Asked(process, "hi", images=number, endless=True) for number in range(2)]  # one lane each
     for one in running:
         one.wait(Begun)
     waiting = [Asked(process, f"hi {number}", images=1) for number in range(3)]
