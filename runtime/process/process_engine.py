@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
 
 from ..batch import DEFAULT_BATCH_SIZE, Outcome
 from ..errors import InferenceError, ModelProcessError, OptionError, Phi3VError
-from ..prepare import PreparedRequest, attempt
+from ..prepare import PreparedRequest
 from ..stream import Answerer, SessionStreams, TokenStream
 from ..types import MAX_BATCH_SIZE, GenerationRequest, GenerationResult, Timings, Token, Usage
 from .messages import Begun, Ended, Event, Step
 from .model_process import ModelProcess, Parcel
+from .prepare_ahead import ReadyRequest, prepare_ahead
 
 _AHEAD = 2
 """Batches' worth of requests that the other process may choose from."""
@@ -47,15 +46,20 @@ class ProcessAnswerer(Answerer):
         self, prepared: Iterable[PreparedRequest | Phi3VError], batch_size: int | None, max_memory: int | None
     ) -> Iterator[tuple[int, Outcome]]:
         """Keeps two batches' worth of requests in the other process. What ran when that ended is asked again, once."""
+        yield from self._answer_all(map(ReadyRequest, prepared), batch_size, max_memory)
+
+    def _answer_all(
+        self, requests: Iterable[ReadyRequest], batch_size: int | None, max_memory: int | None
+    ) -> Iterator[tuple[int, Outcome]]:
         _check_limits(batch_size, max_memory)
         ahead = _AHEAD * (batch_size or DEFAULT_BATCH_SIZE)
         with self._collecting(batch_size or DEFAULT_BATCH_SIZE, max_memory) as (send, outcomes):
             running = 0
-            for number, one in enumerate(prepared):
-                if isinstance(one, Phi3VError):
-                    yield number, one
+            for number, ready in enumerate(requests):
+                if isinstance(ready.prepared, Phi3VError):
+                    yield number, ready.prepared
                 else:
-                    send(number, one)
+                    send(number, ready.prepared, keep=ready.has_siblings)
                     running += 1
                 while running >= ahead or (running and not outcomes.empty()):
                     yield outcomes.get()
@@ -74,31 +78,20 @@ class ProcessAnswerer(Answerer):
     ) -> Iterator[tuple[int, Outcome]]:
         """Yield (number in the order given, outcome) of every request as soon as it is known.
 
-        `workers` threads prepare requests, and at most `ahead` prepared ones wait for the other process.
+        `workers` threads prepare requests, and at most `ahead` prepared ones wait for the other process. Images that
+        several requests in a row are about (by path or URL) are read and prefilled once.
         """
-        yield from self.answer_all(self._prepare_all(requests, workers, ahead), batch_size, max_memory)
-
-    def _prepare_all(
-        self, requests: Iterable[GenerationRequest], workers: int, ahead: int
-    ) -> Iterator[PreparedRequest | Phi3VError]:
-        waiting: deque[Future[PreparedRequest | Phi3VError]] = deque()
-        with ThreadPoolExecutor(workers, "phi3v-prepare") as pool:
-            for request in requests:
-                waiting.append(pool.submit(attempt, self.source, request))
-                if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        yield from self._answer_all(prepare_ahead(self.source, requests, workers, ahead), batch_size, max_memory)
 
     @contextmanager
     def _collecting(
         self, rows: int, max_memory: int | None
-    ) -> Iterator[tuple[Callable[[int, PreparedRequest], None], SimpleQueue[tuple[int, Outcome]]]]:
+    ) -> Iterator[tuple[Callable[..., None], SimpleQueue[tuple[int, Outcome]]]]:
         """A function that sends a numbered request, and the outcomes as they come. What is left is cancelled."""
         outcomes: SimpleQueue[tuple[int, Outcome]] = SimpleQueue()
         sent: set[int] = set()
 
-        def send(number: int, prepared: PreparedRequest, *, again: bool = False) -> None:
+        def send(number: int, prepared: PreparedRequest, *, keep: bool = False, again: bool = False) -> None:
             def listen(event: Event) -> None:
                 if not isinstance(event, Ended):
                     return
@@ -106,14 +99,15 @@ class ProcessAnswerer(Answerer):
                 outcome = _outcome(event)
                 if isinstance(outcome, ModelProcessError) and not again:
                     try:
-                        send(number, prepared, again=True)
+                        send(number, prepared, keep=keep, again=True)
                         return
                     except InferenceError as exc:  # closed meanwhile
                         outcome = exc
                 outcomes.put((number, outcome))
 
             parcel = self.process.pack(prepared)
-            sent.add(self.process.submit(parcel, listen, batch_size=rows, max_memory=max_memory))
+            shared = None if keep else rows  # the process keeps the images of what runs alone
+            sent.add(self.process.submit(parcel, listen, batch_size=shared, max_memory=max_memory))
 
         try:
             yield send, outcomes

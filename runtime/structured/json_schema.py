@@ -58,6 +58,16 @@ def list_subschemas(schema: Any) -> Iterator[dict[str, Any]]:
         yield from list_subschemas(schema.get(key))
 
 
+def closed_properties(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The properties of a schema whose objects have no other keys once it is prepared; None for any other schema."""
+    properties = schema.get("properties")
+    if not isinstance(properties, dict) or any(key in schema for key in (*_COMPOSING, "allOf", "patternProperties")):
+        return None
+    explicit = schema.get("additionalProperties") is False
+    implied = "additionalProperties" not in schema and not any(map(_composed, list_subschemas(schema)))
+    return properties if _lists_its_keys(schema) and (explicit or implied) else None
+
+
 def _composed(schema: dict[str, Any]) -> bool:
     """Whether an object's keys come from several places; closing one of them would exclude the keys of the others."""
     return "allOf" in schema or (any(k in schema for k in _COMPOSING) and any(k in schema for k in _ABOUT_KEYS))
