@@ -20,6 +20,7 @@ from .batch.command import batch
 from .bench.command import bench
 from .chat import chat
 from .doctor import doctor
+from .exit_status import FAILED, INTERRUPTED
 from .export import export
 from .info import info
 from .migrate import migrate
@@ -31,9 +32,6 @@ from .verify import verify
 from .warm_command import warm
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C: 128 + SIGINT, as shells expect."""
 
 
 class _ErrorEdge(click.Group):
@@ -50,7 +48,7 @@ class _ErrorEdge(click.Group):
         except OSError as exc:
             _drop_stdout()
             click.echo(f"Error: {_describe_os_error(exc)}", err=True)
-            sys.exit(1)
+            sys.exit(FAILED)
 
     def invoke(self, ctx: click.Context) -> Any:
         _prepare_stdout()
@@ -63,7 +61,7 @@ class _ErrorEdge(click.Group):
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:  # the reader of our stdout is gone
             _drop_stdout()
-            ctx.exit(1)
+            ctx.exit(FAILED)
         except OSError as exc:
             _drop_stdout()
             raise click.ClickException(_describe_os_error(exc)) from exc

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -12,6 +15,7 @@ from phi3v.types import MAX_BATCH_SIZE
 
 from ..answer_options import answer_format_options
 from ..completion import complete_files
+from ..exit_status import FAILED, SOME_FAILED
 from ..notices import announce_model, quiet_option, say
 from ..options import (
     background_option,
@@ -23,12 +27,24 @@ from ..options import (
     system_option,
     threads_option,
 )
+from .item import Item, Shard, gather_siblings
 
 if TYPE_CHECKING:
     from phi3v.machine.device_table import DeviceName
+    from phi3v.models.folder import ModelDir
     from phi3v.options import GenerationOptions
 
+    from .journal import Journal
+    from .lines import Line
+
 _path = click.Path(path_type=Path)
+
+
+def _shard(text: str) -> Shard:
+    number, slash, of = text.partition("/")
+    if slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of):
+        return Shard(int(number), int(of))
+    raise click.BadParameter(f"{text!r} is not a part; write K/N with K from 1 to N, as in 2/8")
 
 
 @click.command(short_help="Answer questions about many images.")
@@ -58,6 +74,14 @@ _path = click.Path(path_type=Path)
     "--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that prepare images."
 )
 @click.option("--retry-failed", is_flag=True, help="Answer again what failed before.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Answer at most N more rows now.")
+@click.option(
+    "--sample", type=click.IntRange(min=1), metavar="N", help="Only N rows, drawn at random, always the same ones."
+)
+@click.option(
+    "--shard", type=_shard, metavar="K/N", help="Only the Kth of N parts. Rows about the same images stay together."
+)
+@click.option("--dry-run", is_flag=True, help="Say how many rows, images and tokens it would be, and about how long.")
 def batch(
     inputs: tuple[str, ...],
     questions: tuple[str, ...],
@@ -69,6 +93,10 @@ def batch(
     max_memory: int | None,
     workers: int,
     retry_failed: bool,
+    limit: int | None,
+    sample: int | None,
+    shard: Shard | None,
+    dry_run: bool,
     **options: Unpack[GenerationOptions],
 ) -> None:
     """Answer questions about many images, and write one line for each.
@@ -78,39 +106,77 @@ def batch(
     table are relative to the table. A row without a question is asked --question.
 
     Every answer is written as soon as it is there. After any interruption the same command continues, and answers only
-    what is missing (an image is known by its path). Failures are lines too, and count as answered unless --retry-failed
-    is given. A .jsonl file has its lines in the order in which they were answered. A .csv or .parquet file is written
-    at the end, in input order, built from FILE.journal.jsonl beside it. Exits with 1 if a line is a failure.
+    what is missing; so it does when questions or images are added. Failures are lines too, and count as answered
+    unless --retry-failed is given. With --schema and the like, a .csv or .parquet file has a typed column for each
+    field, and a .jsonl file an object as its answer. The input table's other columns travel along.
+
+    A .jsonl file has its lines in the order in which they were answered. A .csv or .parquet file is written at the
+    end, in input order, built from FILE.journal.jsonl beside it. Exits with 3 if some rows failed, with 1 if all did.
 
     \b
     phi3v batch photos/ --question "What is this?" --out answers.jsonl
     phi3v batch 'scans/*.png' pages.csv --questions questions.txt --out answers.csv
+    phi3v batch covers/ --question "Title and author?" --schema 'title, author' --out books.parquet
     """
     from phi3v.options import make_request
 
     from .inputs import read_items, read_questions
+    from .item import sample_items
     from .journal import Journal, locked
+    from .lines import LineMaker
     from .run import Limits, answer_items, find_unanswered, hash_run, open_model
     from .table import check_replaceable, journal_of, write_table
 
     asked = [*questions, *(read_questions(question_file) if question_file else ())]
-    items = read_items(inputs, asked)
-    requests = {item.id: make_request(item.question, item.images, **options) for item in items}
+    items = [item for item in read_items(inputs, asked) if shard is None or shard.holds(item)]
+    items = items if sample is None else sample_items(items, sample)
+    make_request("", (), **options)  # refuses options before anything is opened
+    maker = LineMaker(options.get("answer_format"), items)
     journal_path, folder = journal_of(out), open_model(model, device)
     check_replaceable(out, journal_path)
-    with locked(out), closing(Journal(journal_path, hash_run(folder, asked, **options))) as journal:
+    run = hash_run(folder, **options)
+    if dry_run and not journal_path.exists():
+        _tell_size(items[:limit], folder, (), **options)
+        return
+    with locked(out), closing(Journal(journal_path, run)) as journal:
         unanswered = find_unanswered(items, journal, retry_failed)
+        if dry_run:
+            _tell_size(unanswered[:limit], folder, journal.lines(), **options)
+            return
         announce_model(folder, named=model is not None)
-        if len(unanswered) < len(items):
-            say(f"{len(items) - len(unanswered)} of {len(items)} are already in {out}")
+        before = len(items) - len(unanswered)
+        if before:
+            say(f"{before} of {len(items)} are already in {out}")
         try:
-            if unanswered:
+            if now := unanswered[:limit]:
                 limits = Limits(batch_size, max_memory, workers)
-                answer_items(journal, {item: requests[item.id] for item in unanswered}, folder, device, limits)
+                progress = answer_items(journal, maker, now, folder, device, limits, **options)
+                say(progress.summary(before))
+        except KeyboardInterrupt:
+            again = shlex.join(["phi3v", *sys.argv[1:]])
+            say(f"{len(journal.done)} answers are safe in {journal_path}; to go on: {again}")
+            raise
         finally:
             if journal_path != out:
-                write_table(out, journal.lines(), {item.id: at for at, item in enumerate(items)})
-        failed = sum(journal.done[item.id].failed for item in items)
+                write_table(out, journal, maker, items)
+        _report(items, journal, out)
+
+
+def _tell_size(
+    items: Sequence[Item], folder: ModelDir, answered: Iterable[Line], **options: Unpack[GenerationOptions]
+) -> None:
+    from .estimate import describe, measure
+
+    num_crops = options.get("num_crops") or folder.num_crops
+    click.echo(describe(measure(gather_siblings(items), folder, num_crops, options.get("system", "")), answered))
+
+
+def _report(items: Sequence[Item], journal: Journal, out: Path) -> None:
+    """Say what is left to do, and exit with the status that stands for it."""
+    done = [journal.done[item.id] for item in items if item.id in journal.done]
+    failed = sum(one.failed for one in done)
+    if left := len(items) - len(done):
+        say(f"{left} of {len(items)} are not answered yet; the same command without --limit answers them")
     if failed:
-        say(f"{failed} of {len(items)} failed; --retry-failed tries them again")
-        click.get_current_context().exit(1)
+        say(f"{failed} of {len(items)} failed; {out} says why, and --retry-failed tries them again")
+        click.get_current_context().exit(FAILED if failed == len(done) else SOME_FAILED)

@@ -7,7 +7,6 @@ import glob
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,10 @@ import click
 
 from phi3v.images.suffixes import IMAGE_SUFFIXES
 
+from .item import Item
+
 TABLES = (".jsonl", ".csv")
 _URL = ("http://", "https://", "data:")
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One question. Its `id` is unique within a run; `images` are paths or URLs."""
-
-    id: str
-    images: tuple[str, ...]
-    question: str
 
 
 def read_items(inputs: Sequence[str], questions: Sequence[str]) -> list[Item]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ from filelock import FileLock, Timeout
 
 from phi3v.errors import DiskSpaceError, OptionError
 
-Line = dict[str, Any]
+from .lines import Line
+
 _HEAD = b'{"id": '
 """How every line begins. A file that holds no line of ours and begins otherwise is somebody else's."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -27,11 +28,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What was asked in a line, and whether that failed."""
+    """What was asked in a line, whether that failed, and the bytes of the file where it stands."""
 
     question: str
     images: tuple[str, ...]
     failed: bool
+    at: int
+    size: int
 
 
 @contextmanager
@@ -61,6 +64,12 @@ class Journal:
         """Every line, in the order of the file."""
         return map(json.loads, self._whole_lines())
 
+    def read(self, names: Iterable[str]) -> Iterator[Line]:
+        """The lines with these ids, in this order."""
+        for name in names:
+            done = self.done[name]
+            yield json.loads(os.pread(self._file, done.size, done.at))
+
     def append(self, line: Mapping[str, Any]) -> None:
         """Add a line: all of it, or nothing. Raises DiskSpaceError."""
         whole = {**line, "run": self._run}
@@ -76,6 +85,8 @@ class Journal:
 
     def forget(self, names: Collection[str]) -> None:
         """Take lines out, so that these are answered again: a new file replaces the old one. Raises DiskSpaceError."""
+        if self.done.keys().isdisjoint(names):
+            return
         with replacing(self.path, len(self.done)) as scratch, scratch.open("wb") as file:
             file.writelines(_encoded(line) for line in self.lines() if line["id"] not in names)
         self.close()
@@ -102,7 +113,9 @@ class Journal:
             raise
 
     def _note(self, line: Line, size: int) -> None:
-        self.done[line["id"]] = Done(line["question"], tuple(line["images"]), line["error"] is not None)
+        self.done[line["id"]] = Done(
+            line["question"], tuple(line["images"]), line["error"] is not None, self._end, size
+        )
         self._end += size
 
     def _whole_lines(self) -> Iterator[bytes]:

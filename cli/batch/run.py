@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Unpack
 
 from ..notices import say
-from ..progress import answers_bar
+from .item import gather_siblings
+from .progress import Progress, show_progress
 
 if TYPE_CHECKING:
-    from phi3v import GenerationRequest
-    from phi3v.batch import Outcome
+    from phi3v.images.cropped import NumCrops
     from phi3v.machine.device_table import DeviceName
     from phi3v.models.folder import ModelDir
     from phi3v.options import GenerationOptions
 
-    from .inputs import Item
+    from .item import Item
     from .journal import Journal
+    from .lines import LineMaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +45,20 @@ def open_model(model: str | None, device: DeviceName) -> ModelDir:
     return ModelDir.open(resolve_model(model, device))
 
 
-def hash_run(folder: ModelDir, asked: list[str], **options: Unpack[GenerationOptions]) -> str:
-    """Hash what decides the answers: the model, the common questions, every option of generation."""
+def hash_run(folder: ModelDir, **options: Unpack[GenerationOptions]) -> str:
+    """Hash what decides every answer of a job: the model and every option of generation."""
     import hashlib
     import json
 
     from phi3v.models.fingerprint import hash_contents
 
-    model = hash_contents(folder.path)
-    settings = {"model": model, "questions": asked, **options}
+    settings = {"model": hash_contents(folder.path), **options}
     settings["num_crops"] = options.get("num_crops") or folder.num_crops
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=repr).encode()).hexdigest()[:16]
 
 
-def find_unanswered(items: list[Item], journal: Journal, retry_failed: bool) -> list[Item]:
-    """Return what the journal does not answer yet. With `retry_failed` the failures are taken out of it first.
+def find_unanswered(items: Sequence[Item], journal: Journal, retry_failed: bool) -> list[Item]:
+    """Return what the journal does not answer yet. With `retry_failed` its failures count as not answered.
 
     Raises OptionError if the journal answers something else under the id of an item.
     """
@@ -72,57 +71,44 @@ def find_unanswered(items: list[Item], journal: Journal, retry_failed: bool) -> 
                 f"{journal.path} answers {before.question!r} about {list(before.images)} under the id {item.id!r}, and "
                 f"now it is {item.question!r} about {list(item.images)}; give --out another file, or delete this one"
             )
-    if retry_failed and (again := {i.id for i in items if i.id in journal.done and journal.done[i.id].failed}):
-        journal.forget(again)
-    return [item for item in items if item.id not in journal.done]
+    done = {name for name, before in journal.done.items() if not (retry_failed and before.failed)}
+    return [item for item in items if item.id not in done]
 
 
 def answer_items(
-    journal: Journal, requests: Mapping[Item, GenerationRequest], folder: ModelDir, device: DeviceName, limits: Limits
-) -> None:
-    """Write a line to the journal for every request, as soon as its outcome is there."""
+    journal: Journal,
+    maker: LineMaker,
+    items: Sequence[Item],
+    folder: ModelDir,
+    device: DeviceName,
+    limits: Limits,
+    **options: Unpack[GenerationOptions],
+) -> Progress:
+    """Write a line to the journal for every item, as soon as its outcome is there. Failures of before are replaced."""
     from phi3v.hd import CROP_BYTES, most_crops
+    from phi3v.options import make_request
     from phi3v.process.model_process import ModelProcess
     from phi3v.process.process_engine import ProcessAnswerer
 
-    crops = max(most_crops(request.num_crops or folder.num_crops) for request in requests.values())
-    ahead, memory = limits.split((crops + 1) * CROP_BYTES)
-    items = list(requests)
-    began = time.perf_counter()
+    num_crops: NumCrops = options.get("num_crops") or folder.num_crops
+    ahead, memory = limits.split((most_crops(num_crops) + 1) * CROP_BYTES)
+    items = gather_siblings(items)
     process = ModelProcess(folder, device, batch_size=limits.batch_size, max_memory=memory)
-    with ProcessAnswerer(process.wait_until_loaded()) as engine:
-        load_s = time.perf_counter() - began
-        with answers_bar(len(items)) as advance:
-            outcomes = engine.answer(
-                requests.values(),
-                workers=limits.workers,
-                ahead=ahead,
-                batch_size=limits.batch_size,
-                max_memory=memory,
-            )
-            for number, outcome in outcomes:
-                line = _make_line(items[number], outcome)
-                for note in line["notes"]:
-                    say(note)
-                journal.append(line)
-                advance(line["usage"]["completion_tokens"] if line["usage"] else 0, line["error"] is not None)
-    seconds = time.perf_counter() - began
+    with ProcessAnswerer(process.wait_until_loaded()) as engine, show_progress(len(items)) as progress:
+        journal.forget({item.id for item in items})
+        outcomes = engine.answer(
+            (make_request(item.question, item.images, **options) for item in items),
+            workers=limits.workers,
+            ahead=ahead,
+            batch_size=limits.batch_size,
+            max_memory=memory,
+        )
+        for number, outcome in outcomes:
+            line = maker.make(items[number], outcome)
+            for note in line["notes"]:
+                say(note)
+            journal.append(line)
+            progress.add(line["usage"]["completion_tokens"] if line["usage"] else 0, line["error_type"])
     if process.restarts:
         say(f"the process that holds the model ended {process.restarts} times; what it was answering was asked again")
-    say(f"{len(items)} answered in {seconds:.1f} s, {load_s:.1f} s of it loading")
-
-
-def _make_line(item: Item, outcome: Outcome) -> dict[str, Any]:
-    line = {"id": item.id, "images": item.images, "question": item.question}
-    if isinstance(outcome, Exception):
-        return (
-            line | dict.fromkeys(("answer", "finish_reason", "usage", "timings")) | {"notes": [], "error": str(outcome)}
-        )
-    return line | {
-        "answer": outcome.text,
-        "finish_reason": outcome.finish_reason,
-        "usage": asdict(outcome.usage),
-        "timings": asdict(outcome.timings) | {"ttft_s": outcome.timings.ttft_s},
-        "notes": list(outcome.notes),
-        "error": None,
-    }
+    return progress

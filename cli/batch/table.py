@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +13,14 @@ import click
 
 from phi3v.errors import MissingDependencyError, OptionError
 from phi3v.machine.install import install_line
+from phi3v.structured.columns import Column
 
-from .journal import Line, replacing
+from .item import Item
+from .journal import Journal, replacing
+from .lines import LineMaker
 
-COLUMNS = {
-    "id": "string",
-    "images": "list",
-    "question": "string",
-    "answer": "string",
-    "finish_reason": "string",
-    "prompt_tokens": "int64",
-    "image_tokens": "int64",
-    "completion_tokens": "int64",
-    "image_decode_s": "double",
-    "preprocess_s": "double",
-    "prefill_s": "double",
-    "decode_s": "double",
-    "notes": "list",
-    "error": "string",
-}
-"""Columns and their types. Lists hold strings; CSV has them as JSON."""
+_ROW_GROUP = 10_000
+"""Rows that are in memory at a time while Parquet is written."""
 
 
 def journal_of(out: Path) -> Path:
@@ -58,37 +47,44 @@ def check_replaceable(out: Path, journal: Path) -> None:
         )
 
 
-def write_table(out: Path, lines: Iterable[Line], order: Mapping[str, int]) -> None:
-    """Write the table in the order of the inputs. It replaces an older one only once it is complete."""
-    ordered = sorted(lines, key=lambda line: order.get(line["id"], len(order)))
-    rows = [_flatten(line) for line in ordered]
-    with replacing(out, len(rows)) as scratch:
-        (_write_parquet if out.suffix.lower() == ".parquet" else _write_csv)(scratch, rows)
+def write_table(out: Path, journal: Journal, maker: LineMaker, items: Sequence[Item]) -> None:
+    """Write the table in the order of the items; lines of other items follow.
+
+    It replaces an older one only once it is complete.
+    """
+    order = list(dict.fromkeys([*(item.id for item in items if item.id in journal.done), *journal.done]))
+    columns = maker.columns(journal.read(order))
+    rows = maker.rows(journal.read(order), columns)
+    with replacing(out, len(order)) as scratch:
+        (_write_parquet if out.suffix.lower() == ".parquet" else _write_csv)(scratch, columns, rows)
 
 
-def _flatten(line: Line) -> dict[str, Any]:
-    flat = {**line, **(line["usage"] or {}), **(line["timings"] or {})}
-    return {name: flat.get(name) for name in COLUMNS}
-
-
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _write_csv(path: Path, columns: Sequence[Column], rows: Iterable[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, [column.name for column in columns])
         writer.writeheader()
-        writer.writerows({name: _as_json(value) for name, value in row.items()} for row in rows)
+        writer.writerows({name: _as_text(value) for name, value in row.items()} for row in rows)
 
 
-def _as_json(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+def _as_text(value: Any) -> Any:
+    """Lists are JSON in CSV, and so are true and false."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | bool) else value
 
 
-def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _write_parquet(path: Path, columns: Sequence[Column], rows: Iterable[dict[str, Any]]) -> None:
     arrow, parquet = _import_pyarrow()
-    kinds = {kind: getattr(arrow, kind)() for kind in ("string", "int64")} | {"double": arrow.float64()}
-    kinds["list"] = arrow.list_(arrow.string())
-    schema = arrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
-    text = [{name: _make_encodable(value) for name, value in row.items()} for row in rows]
-    parquet.write_table(arrow.Table.from_pylist(text, schema=schema), path)
+    schema = arrow.schema([(column.name, _arrow_type(arrow, column)) for column in columns])
+    with parquet.ParquetWriter(path, schema) as writer:
+        source = iter(rows)
+        while some := list(islice(source, _ROW_GROUP)):
+            text = [{name: _make_encodable(value) for name, value in row.items()} for row in some]
+            writer.write_table(arrow.Table.from_pylist(text, schema=schema))
+
+
+def _arrow_type(arrow: Any, column: Column) -> Any:
+    types = {"string": arrow.string, "json": arrow.string, "int64": arrow.int64, "double": arrow.float64}
+    one = (types | {"bool": arrow.bool_})[column.type]()
+    return arrow.list_(one) if column.many else one
 
 
 def _make_encodable(value: Any) -> Any:

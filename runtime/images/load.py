@@ -37,6 +37,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 MAX_PIXELS = 100_000_000
 _ORIENTATION = 0x0112
+_ON_ITS_SIDE = range(5, 9)
+"""The orientations of EXIF that exchange width and height."""
 
 _ALLOWED = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}".replace("WEBP", "WebP")
 
@@ -96,9 +98,16 @@ def check_image(source: ByteSource) -> None:
     Raises ImageError or its subclasses.
     """
     if not (isinstance(source, str) and is_http(source)):
-        data, name = read_source(source)
-        with _open_image(strip_metadata(data).data, name):
-            pass
+        image_size(source)
+
+
+def image_size(source: ByteSource) -> tuple[int, int]:
+    """Width and height of an image as it is shown, upright, from its header. Raises ImageError or its subclasses."""
+    data, name = read_source(source)
+    file = strip_metadata(data)
+    with _open_image(file.data, name) as image:
+        turned = (file.orientation or _find_orientation(image)) in _ON_ITS_SIDE
+        return (image.height, image.width) if turned else image.size
 
 
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:

@@ -92,22 +92,26 @@ def _type(schema: Any, root: Any) -> ColumnType:
     schema = _resolve(schema, root)
     if "enum" in schema or "const" in schema:
         values = schema["enum"] if "enum" in schema else [schema["const"]]
-        return _common(_type_of(value) for value in values if value is not None)
+        return common_type(type_of(value) for value in values if value is not None)
     if branches := schema.get("anyOf") or schema.get("oneOf"):
-        return _common(_type(branch, root) for branch in branches)
+        return common_type(_type(branch, root) for branch in branches)
     names = schema.get("type")
     names = [names] if isinstance(names, str) else names or ["?"]
-    return _common(_TYPES.get(name, "json") for name in names if name != "null")
+    return common_type(_TYPES.get(name, "json") for name in names if name != "null")
 
 
-def _type_of(value: Any) -> ColumnType:
+def type_of(value: Any) -> ColumnType:
+    """The type of a column that holds a JSON value other than null."""
+    if type(value) is int and value not in _INT64:
+        return "json"
     for kind, name in ((str, "string"), (bool, "bool"), (int, "int64"), (float, "double")):
         if isinstance(value, kind):
             return name  # type: ignore[return-value]
     return "json"
 
 
-def _common(types: Iterable[ColumnType]) -> ColumnType:
+def common_type(types: Iterable[ColumnType]) -> ColumnType:
+    """The type of a column that holds values of these."""
     found = set(types)
     if found == {"int64", "double"}:
         return "double"

@@ -134,12 +134,12 @@ def test_a_failure_is_a_line_and_is_tried_again_when_told(phi3v_batch: Run, phot
     out, late, good = tmp_path / "out.jsonl", tmp_path / "late.png", photos / "000.png"
     call = (good, late, *QUESTION, "--out", out)
     done = phi3v_batch(*call)
-    assert (done.returncode, "1 of 2 failed" in done.stderr) == (1, True)
+    assert (done.returncode, "1 of 2 failed" in done.stderr) == (3, True)
     errors = {line["id"]: line["error"] for line in lines(out)}
     assert errors[str(good)] is None
     assert "no such file" in errors[str(late)]
     late.write_bytes(good.read_bytes())
-    assert phi3v_batch(*call).returncode == 1
+    assert phi3v_batch(*call).returncode == 3
     done = phi3v_batch(*call, "--retry-failed")
     assert done.returncode == 0
     assert answers(out)[str(late)] == answers(out)[str(good)]
@@ -307,7 +307,7 @@ def test_a_full_disk_is_a_message_and_corrupts_nothing(
 def test_csv_is_a_table_in_the_order_of_the_inputs(phi3v_batch: Run, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     names = [str(photos / f"{n:03}.{s}") for n, s in ((4, "png"), (1, "webp"), (2, "png"))]
-    assert phi3v_batch(*names, tmp_path / "absent.png", *QUESTION, "--out", out).returncode == 1
+    assert phi3v_batch(*names, tmp_path / "absent.png", *QUESTION, "--out", out).returncode == 3
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [*names, str(tmp_path / "absent.png")]

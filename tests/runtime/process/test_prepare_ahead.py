@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from places import ROOT
 from PIL import Image
+from places import ROOT
 
 import phi3v
 from phi3v.errors import ImageError
