@@ -22,6 +22,7 @@ from .options import (
     threads_option,
 )
 from .output import AnswerPrinter
+from .paged import PageSelection, pages_option
 from .question import read_prompt, split_words
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 @system_option
 @generation_options
 @answer_format_options
+@pages_option
 @click.option(
     "-q",
     "--question",
@@ -73,6 +75,7 @@ def ask(
     no_warm: bool,
     as_json: bool,
     stats: bool,
+    pages: PageSelection | None,
     **options: Unpack[GenerationOptions],
 ) -> None:
     """Ask PROMPT about images: paths, http(s) URLs, data: URLs, or - for standard input.
@@ -86,6 +89,7 @@ def ask(
     phi3v ask "What does the chart show?" chart.png -q "Which bar is the highest?" -q "What is its value?"
     curl -s https://example.org/chart.png | phi3v ask "Explain this chart." -
     phi3v ask @question.txt chart.png --system "Answer in one sentence."
+    phi3v ask "Summarise these pages." report.pdf --pages 1-3
     phi3v ask "Title, author and year?" cover.jpg --schema 'title, author, year int?'
     """
     from phi3v.options import make_request
@@ -98,7 +102,7 @@ def ask(
     prompt, images = split_words(prompt, images)
     prompt, *more = (read_prompt(word, images) for word in (prompt, *questions))
     options["system"] = read_prompt(options.get("system", ""), images)
-    request = make_request(prompt, image_arguments(images), **options)
+    request = make_request(prompt, image_arguments(images, pages), **options)
     _check_prompts((prompt, *more), request)
     printer = AnswerPrinter(as_json, whole=request.answer_format is not None, stats=stats)
     if questions:

@@ -27,6 +27,7 @@ from ..options import (
     system_option,
     threads_option,
 )
+from ..paged import PageSelection, pages_option
 from .item import Item, Shard, gather_siblings
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def _shard(text: str) -> Shard:
 @click.option(
     "--shard", type=_shard, metavar="K/N", help="Only the Kth of N parts. Rows about the same images stay together."
 )
+@pages_option
+@click.option("--encoding", metavar="NAME", help="Of tables that are not UTF-8: latin-1, cp1252, utf-16.")
 @click.option("--dry-run", is_flag=True, help="Say how many rows, images and tokens it would be, and about how long.")
 def batch(
     inputs: tuple[str, ...],
@@ -97,13 +100,15 @@ def batch(
     sample: int | None,
     shard: Shard | None,
     dry_run: bool,
+    pages: PageSelection | None,
+    encoding: str | None,
     **options: Unpack[GenerationOptions],
 ) -> None:
     """Answer questions about many images, and write one line for each.
 
     INPUT is an image, a folder (its images and those in its subfolders; names that start with a dot are skipped), a
-    pattern in quotes, a URL, or a .jsonl or .csv table with the columns image or images, question and id. Paths in a
-    table are relative to the table. A row without a question is asked --question.
+    pattern in quotes, a URL, or a .jsonl, .csv, .tsv or .parquet table with the columns image or images, question and
+    id. Paths in a table are relative to the table. A row without a question is asked --question.
 
     Every answer is written as soon as it is there. After any interruption the same command continues, and answers only
     what is missing; so it does when questions or images are added. Failures are lines too, and count as answered
@@ -120,15 +125,18 @@ def batch(
     """
     from phi3v.options import make_request
 
-    from .inputs import read_items, read_questions
+    from .inputs import InputReader, read_questions
     from .item import sample_items
     from .journal import Journal, locked
     from .lines import LineMaker
     from .run import Limits, answer_items, find_unanswered, hash_run, open_model
     from .table import check_replaceable, journal_of, write_table
 
-    asked = [*questions, *(read_questions(question_file) if question_file else ())]
-    items = [item for item in read_items(inputs, asked) if shard is None or shard.holds(item)]
+    asked = list(dict.fromkeys([*questions, *(read_questions(question_file) if question_file else ())]))
+    found = InputReader(asked, pages=pages, encoding=encoding).read(inputs)
+    for note in found.notes:
+        say(note)
+    items = [item for item in found.items if shard is None or shard.holds(item)]
     items = items if sample is None else sample_items(items, sample)
     make_request("", (), **options)  # refuses options before anything is opened
     maker = LineMaker(options.get("answer_format"), items)

@@ -2,34 +2,123 @@
 
 from __future__ import annotations
 
-import csv
-import glob
+import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from phi3v.images.suffixes import IMAGE_SUFFIXES
-
+from ..paged import PageSelection
+from .folders import ImageFinder
 from .item import Item
+from .table_rows import KNOWN_COLUMNS, is_table, read_rows
 
-TABLES = (".jsonl", ".csv")
 _URL = ("http://", "https://", "data:")
+_MOST_NOTES = 5
+_Placed = tuple[str, Item]
+"""An item, and the argument or the line of a table that it comes from."""
 
 
-def read_items(inputs: Sequence[str], questions: Sequence[str]) -> list[Item]:
-    """Read everything that the arguments name, in their order and without duplicates.
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The rows of a job in their order, and what a person should know of what was not read."""
 
-    Raises click.UsageError, which names file and line, for what cannot be understood.
+    items: list[Item]
+    notes: list[str]
+
+
+class InputReader:
+    """Reads the arguments of a job. `questions` are asked about all that have none of their own.
+
+    `pages`: of PDF and TIFF files; None: their first one. `encoding`: of tables.
     """
-    found: dict[str, Item] = {}
-    for item in _read_all(inputs, questions):
-        if found.setdefault(item.id, item) != item:
-            raise click.UsageError(f"two questions have the id {item.id!r}; give every row an id of its own")
-    return list(found.values())
+
+    def __init__(
+        self, questions: Sequence[str], *, pages: PageSelection | None = None, encoding: str | None = None
+    ) -> None:
+        self._questions = questions
+        self._pages = pages
+        self._encoding = encoding
+        self._finder = ImageFinder(pdf=pages is not None)
+        self._notes: list[str] = []
+
+    def read(self, inputs: Sequence[str]) -> Inputs:
+        """Read everything that the arguments name, in their order. The same question about the same images is one row.
+
+        Raises click.UsageError, which names file and line, for what cannot be understood.
+        """
+        found: dict[str, _Placed] = {}
+        for given in inputs:
+            for place, item in self._read_one(given):
+                before, same = found.setdefault(item.id, (place, item))
+                if same != item or (before != place and item.has_own_id):
+                    raise click.UsageError(_describe_clash(before, place, item))
+        notes = [*_shorten(self._notes), *self._finder.passed_over.describe()]
+        return Inputs([item for _, item in found.values()], notes)
+
+    def _read_one(self, given: str) -> Iterator[_Placed]:
+        if not given.startswith(_URL) and is_table(given):
+            yield from self._read_table(Path(given))
+            return
+        for image in [given] if given.startswith(_URL) else self._finder.find(given):
+            for page in self._list_pages(image):
+                for question in self._asked(image):
+                    yield image, Item(make_id((page,), question), (page,), question)
+
+    def _list_pages(self, image: str) -> list[str]:
+        if image.startswith(_URL):
+            return [image]
+        chosen, note = (self._pages or PageSelection.first()).choose(image)
+        self._notes += [note] if note else []
+        return chosen
+
+    def _asked(self, place: str) -> Sequence[str]:
+        if not self._questions:
+            raise click.UsageError(f"{place}: what is the question? Give --question TEXT or --questions FILE")
+        return self._questions
+
+    def _read_table(self, file: Path) -> Iterator[_Placed]:
+        for place, row in read_rows(file, self._encoding):
+            images = tuple(_resolve(file, image) for image in _parse_images(place, row))
+            own = row.get("question")
+            if own is not None and not isinstance(own, str):
+                raise click.UsageError(f"{place}: question is {own!r}; allowed: text")
+            if not images and not own:
+                raise click.UsageError(
+                    f"{place} names neither an image nor a question; columns: {', '.join(KNOWN_COLUMNS)}; "
+                    f"found: {', '.join(map(str, row)) or 'none'}"
+                )
+            columns = {str(name): value for name, value in row.items() if name not in KNOWN_COLUMNS}
+            named = row.get("id") not in (None, "")
+            for number, question in enumerate([own] if own else self._asked(place)):
+                name = str(row["id"]) if named else make_id(images, question)
+                if named and number:  # the first question has the row's own id, so that others can be added
+                    name = f"{name}:{_hash(images, question)}"
+                yield place, Item(name, images, question, columns, has_own_id=named)
+
+
+def _shorten(notes: list[str]) -> list[str]:
+    more = len(notes) - _MOST_NOTES
+    return notes if more <= 1 else [*notes[:_MOST_NOTES], f"{more} more files have several pages, too"]
+
+
+def make_id(images: Sequence[str], question: str) -> str:
+    """The id of a row that has none of its own: its first image, and a hash of all that is asked."""
+    return ":".join([*images[:1], _hash(images, question)])
+
+
+def _hash(images: Sequence[str], question: str) -> str:
+    asked = json.dumps([*images, question]).encode()
+    return hashlib.sha256(asked).hexdigest()[:10]
+
+
+def _describe_clash(before: str, place: str, item: Item) -> str:
+    if item.has_own_id:
+        return f"{before} and {place} have the same id, {item.id!r}; give every row an id of its own"
+    return f"{before} and {place} ask the same and differ in other columns; give the table a column id"
 
 
 def read_questions(file: Path) -> list[str]:
@@ -39,89 +128,8 @@ def read_questions(file: Path) -> list[str]:
     except (OSError, ValueError) as exc:
         raise click.UsageError(f"{file} cannot be read: {exc}") from exc
     if found := [line.strip() for line in lines if line.strip()]:
-        return found
+        return list(dict.fromkeys(found))
     raise click.UsageError(f"{file} holds no question; write one per line")
-
-
-def _read_all(inputs: Sequence[str], questions: Sequence[str]) -> Iterator[Item]:
-    for given in inputs:
-        if not given.startswith(_URL) and Path(given).suffix.lower() in TABLES and not Path(given).is_dir():
-            yield from _read_table(Path(given), questions)
-        else:
-            for image in _find_images(given):
-                yield from _make_items(image, (image,), questions)
-
-
-def _find_images(given: str) -> Iterable[str]:
-    """Return the images that an argument stands for. What is neither a folder nor a pattern is an image's path."""
-    if given.startswith(_URL):
-        return [given]
-    if os.path.isdir(given):  # noqa: PTH112 - the path is printed as it was given
-        found = [os.path.join(at, name) for at, name in _walk(given)]  # noqa: PTH118
-    elif glob.has_magic(given) and not os.path.exists(given):  # noqa: PTH110
-        found = sorted(path for path in glob.glob(given, recursive=True) if os.path.isfile(path))  # noqa: PTH113, PTH207
-    else:
-        return [given]
-    if not found:
-        raise click.UsageError(f"{given}: contains no images ({', '.join(IMAGE_SUFFIXES)})")
-    return found
-
-
-def _walk(folder: str) -> Iterator[tuple[str, str]]:
-    """Yield the images below a folder, sorted. Skips names that start with a dot; follows no links to folders."""
-    for at, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                yield at, name
-
-
-def _make_items(base: str, images: tuple[str, ...], questions: Sequence[str]) -> Iterator[Item]:
-    """Yield the questions about some images. If there are several, their number is part of the id."""
-    if not questions:
-        raise click.UsageError(f"{base}: what is the question? Give --question TEXT or --questions FILE")
-    for number, question in enumerate(questions, start=1):
-        yield Item(base if len(questions) == 1 else f"{base}#{number}", images, question)
-
-
-def _read_table(file: Path, questions: Sequence[str]) -> Iterator[Item]:
-    for place, row in _read_rows(file):
-        images = tuple(_resolve(file, image) for image in _parse_images(place, row))
-        own = row.get("question")
-        if own is not None and not isinstance(own, str):
-            raise click.UsageError(f"{place}: question is {own!r}; allowed: text")
-        if not images and not own:
-            raise click.UsageError(
-                f"{place} names neither an image nor a question; columns: image, images, question, id"
-            )
-        base = str(row["id"]) if row.get("id") not in (None, "") else place
-        yield from _make_items(base, images, [own] if own else questions)
-
-
-def _read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (file:line, row) of a table."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            if file.suffix.lower() == ".csv":
-                reader = csv.DictReader(lines, strict=True)
-                yield from ((f"{file}:{reader.line_num}", row) for row in reader)
-                return
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield f"{file}:{number}", _parse_object(f"{file}:{number}", line)
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise click.UsageError(f"{file} cannot be read: {exc}") from exc
-
-
-def _parse_object(place: str, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as exc:
-        raise click.UsageError(f"{place} is not JSON: {exc}") from exc
-    if not isinstance(row, dict):
-        example = '{"image": "a.png", "question": "?"}'
-        raise click.UsageError(f"{place} is not a JSON object; write one per line: {example}")
-    return row
 
 
 def _parse_images(place: str, row: dict[str, Any]) -> list[str]:
@@ -133,11 +141,11 @@ def _parse_images(place: str, row: dict[str, Any]) -> list[str]:
         raise click.UsageError(f"{place}: images is {several!r}; allowed: a JSON list of paths or URLs")
     if one is not None and not isinstance(one, str):
         raise click.UsageError(
-            f"{place}: image is {one!r}; allowed: one path or URL (paths or URLs in a list are `images`)"
+            f"{place}: image is {str(one)[:80]!r}; allowed: one path or URL (paths or URLs in a list are `images`)"
         )
     images = [*([one] if one else []), *(several or [])]
     if not all(isinstance(image, str) and image for image in images):
-        raise click.UsageError(f"{place}: images is {several!r}; allowed: a JSON list of paths or URLs")
+        raise click.UsageError(f"{place}: images is {str(several)[:80]!r}; allowed: a JSON list of paths or URLs")
     return images
 
 

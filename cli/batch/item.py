@@ -12,13 +12,14 @@ from typing import Any
 class Item:
     """One question. Its `id` is unique within a job; `images` are paths or URLs.
 
-    `columns` are the other columns of the table that it comes from.
+    `columns` are the other columns of the table that it comes from; `has_own_id`: the table names the id.
     """
 
     id: str
     images: tuple[str, ...]
     question: str
     columns: Mapping[str, Any] = field(default_factory=dict)
+    has_own_id: bool = False
 
     @property
     def key(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import json
 import re
 
 _STARTS = {
-    b"%PDF-": "a PDF; make an image of the page, for instance with pdftoppm -png",
+    b"%PDF-": "a PDF, which is read from a file that is named, a page at a time; send an image of the page",
     b"\x89HDF": "an HDF5 file",
     b"PK\x03\x04": "a ZIP archive or an office document",
     b"\x1f\x8b": "compressed with gzip",
@@ -21,9 +21,6 @@ _STARTS = {
     b"\x1aE\xdf\xa3": "a video",
     b"version https://git-lfs": "a pointer of Git LFS; fetch the image itself with git lfs pull",
 }
-_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"avif": "AVIF", b"avis": "AVIF"}
-"""What stands behind `ftyp`; every other brand is a video's."""
-
 _TAG = re.compile(rb"<([!?]?[A-Za-z][\w:-]*)")
 _SAMPLE = 4096
 
@@ -34,8 +31,7 @@ def describe_kind(data: bytes) -> str | None:
         if data.startswith(start):
             return kind
     if data[4:8] == b"ftyp":
-        brand = _BRANDS.get(data[8:12])
-        return f"{brand}, which is not read; save it as JPEG" if brand else "a video"
+        return "a video"
     text = data[:_SAMPLE].lstrip(b"\xef\xbb\xbf \t\r\n")
     if found := _TAG.match(text):
         return _describe_markup(text.lower(), found[1].lower())

@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import ImageError, OptionError
+from ..errors import ImageError, MissingDependencyError, OptionError
 from .background import DEFAULT_BACKGROUND, parse_background
 from .convert import to_rgb
 from .cropped import CroppedImage
+from .formats import FORMATS, allowed_formats
 from .kind import describe_kind
 from .metadata import PixelFile, read_orientation, strip_metadata
 from .source import ByteSource, is_http, read_source
@@ -31,9 +32,6 @@ ImageSource = ByteSource | Image.Image | npt.NDArray[Any] | CroppedImage
 """A path, the bytes of a file, a PIL image, a uint8 array [H, W(, 3|4)], an http(s) or `data:` URL, a binary file; or
 one of these with its own number of crops.
 """
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""The Pillow decoders that are allowed ("JPEG" covers the MPO of many cameras). Some of the others start programs."""
 
 MAX_PIXELS = 100_000_000
 _ORIENTATION = 0x0112
@@ -129,7 +127,7 @@ def _open_image(data: bytes, name: str) -> Iterator[Image.Image]:
     # Oversize and damaged metadata are judged here, not by Pillow's warnings.
     with _name_failures(name, "is damaged or cut short"), _ignore_warnings():
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=allowed_formats(data, name)) as image:
                 _check_size(image.size, name)
                 _check_scans(image, data, name)
                 yield image
@@ -177,7 +175,10 @@ def _find_orientation(image: Image.Image) -> int:
 def _describe_rest(image: Image.Image, file: PixelFile) -> Iterator[str]:
     """Say that a file holds more than the one image that is read."""
     if file.frames is not None and file.frames > 1:
-        yield f"{'page' if image.format == 'TIFF' else 'frame'} 1 of {file.frames} is read, and no other"
+        if image.format == "TIFF":
+            yield f"page 1 of {file.frames} is read, and no other; #page=2 behind the name reads the second"
+        else:
+            yield f"frame 1 of {file.frames} is read, and no other"
     elif file.data and file.frames is None and _is_animated(image):
         yield "it is an animation, of which the first frame is read, and no other"
 
@@ -195,7 +196,7 @@ def _name_failures(name: str, what: str) -> Iterator[None]:
     """Decoders raise whatever damage makes them raise: an ImageError that names the image."""
     try:
         yield
-    except (ImageError, OptionError):
+    except (ImageError, MissingDependencyError, OptionError):
         raise
     except MemoryError as exc:
         raise ImageError(f"{name} needs more memory than there is; scale it down, or free some memory") from exc

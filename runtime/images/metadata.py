@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .tiff import MAGIC, TiffLayout
+
 _ORIENTATION = 0x0112
 _WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I"}
 """EXIF's types BYTE, SHORT and LONG, as struct reads them."""
@@ -30,7 +32,6 @@ _TIFF_PIXEL_TAGS = frozenset(
 )
 """What TIFF 6.0 and its supplements need to decode a page: sizes, strips, tiles, compression, colours, orientation."""
 
-_MOST_PAGES = 10_000
 _MOST_PROFILE_BYTES = 1 << 20
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)\s*([1-8])")
 
@@ -57,7 +58,7 @@ def strip_metadata(data: bytes) -> PixelFile:
             return _strip_jpeg(data)
         if data.startswith(_PNG):
             return _strip_png(data)
-        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        if data.startswith(MAGIC):
             return _strip_tiff(data)
     except (struct.error, IndexError, ValueError):
         pass
@@ -134,25 +135,14 @@ def _raw_profile(chunk: bytes) -> bytes:
 
 def _strip_tiff(data: bytes) -> PixelFile:
     """Give the first page a directory of its own at the end, without the tags that are metadata."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    header, offset, count, entry = (8, f"{order}Q", f"{order}Q", 20) if big else (4, f"{order}I", f"{order}H", 12)
-    first = directory = struct.unpack_from(offset, data, header)[0]
-    pages, tags = set[int](), list[bytes]()
-    while directory and directory not in pages and len(pages) < _MOST_PAGES:
-        (number,) = struct.unpack_from(count, data, directory)
-        begin = directory + struct.calcsize(count)
-        end = begin + number * entry
-        (following,) = struct.unpack_from(offset, data, end)
-        if directory == first:
-            tags = [data[at : at + entry] for at in range(begin, end, entry)]
-        pages.add(directory)
-        directory = following
-    kept = [tag for tag in tags if struct.unpack_from(f"{order}H", tag)[0] in _TIFF_PIXEL_TAGS]
+    layout = TiffLayout.of(data)
+    pages = layout.directories(data)
+    tags = [data[at : at + layout.entry] for at in pages[0]] if pages else []
+    kept = [tag for tag in tags if struct.unpack_from(f"{layout.order}H", tag)[0] in _TIFF_PIXEL_TAGS]
     padding = b"\0" * (len(data) % 2)
-    start = struct.pack(offset, len(data) + len(padding))
-    body = struct.pack(count, len(kept)) + b"".join(kept) + struct.pack(offset, 0)
-    whole = data[:header] + start + data[header + len(start) :] + padding + body
+    start = struct.pack(layout.offset, len(data) + len(padding))
+    body = struct.pack(layout.count, len(kept)) + b"".join(kept) + struct.pack(layout.offset, 0)
+    whole = data[: layout.header] + start + data[layout.header + len(start) :] + padding + body
     return PixelFile(whole, frames=len(pages))
 
 

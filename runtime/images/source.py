@@ -76,7 +76,7 @@ def read_source(source: ByteSource) -> tuple[bytes, str]:
             "in front"
         )
     if isinstance(source, (str, os.PathLike)):
-        return _from_path(Path(source)), shorten_path(source)
+        return _from_path(os.fspath(source)), shorten_path(source)
     if isinstance(source, HeldFile):
         return source.read(), source.name
     if hasattr(source, "read"):
@@ -97,7 +97,16 @@ def is_http(source: str) -> bool:
     return source[:8].lower().startswith(("http://", "https://"))
 
 
-def _from_path(path: Path) -> bytes:
+def _from_path(source: str) -> bytes:
+    """An image file's bytes, or those of an image of its page that `source` names."""
+    from .pages import extract_page, split_page
+
+    path, page = split_page(source)
+    return extract_page(read_file(path), page, shorten_path(path))
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file or a pipe. Raises ImageNotFoundError, and ImageError for anything else or too much."""
     name = shorten_path(path)
     try:
         # Opening a pipe would wait for a writer; O_NONBLOCK does not, and changes nothing for a file.

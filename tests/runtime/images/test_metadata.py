@@ -173,7 +173,7 @@ def saved_frames(kind: str, count: int) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "note"),
     [
-        ("TIFF", "page 1 of 3 is read, and no other"),
+        ("TIFF", "page 1 of 3 is read, and no other; #page=2 behind the name reads the second"),
         ("PNG", "frame 1 of 3 is read, and no other"),
         ("GIF", "it is an animation, of which the first frame is read, and no other"),
         ("WEBP", "it is an animation, of which the first frame is read, and no other"),
