@@ -37,7 +37,7 @@ LAYERS = (
     ("session",),
     ("process",),
     ("engine",),
-    ("async_engine",),
+    ("async_engine", "ray_data"),
 )
 """The files and folders of runtime/, lowest first: each imports from lower layers only."""
 

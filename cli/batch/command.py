@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -28,13 +29,14 @@ from ..options import (
     threads_option,
 )
 from ..paged import PageSelection, pages_option
-from .item import Item, Shard, gather_siblings
+from .item import Item, Shard, gather_siblings, sample_items
 
 if TYPE_CHECKING:
     from phi3v.machine.device_table import DeviceName
     from phi3v.models.folder import ModelDir
     from phi3v.options import GenerationOptions
 
+    from .inputs import Inputs
     from .journal import Journal
     from .lines import Line
 
@@ -72,7 +74,11 @@ def _shard(text: str) -> Shard:
     help="Memory for answering, beside the model's own: 6GB. Default: half of what is free.",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that prepare images."
+    "--workers",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Threads that prepare images; with --ray, models.",
 )
 @click.option("--retry-failed", is_flag=True, help="Answer again what failed before.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Answer at most N more rows now.")
@@ -81,6 +87,17 @@ def _shard(text: str) -> Shard:
 )
 @click.option(
     "--shard", type=_shard, metavar="K/N", help="Only the Kth of N parts. Rows about the same images stay together."
+)
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Run on a Ray cluster: its address, auto, or local. --out is then a folder, and --workers are models.",
+)
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(min=0),
+    metavar="N",
+    help="With --ray. Default: 1 if there are any.",
 )
 @pages_option
 @click.option("--encoding", metavar="NAME", help="Of tables that are not UTF-8: latin-1, cp1252, utf-16.")
@@ -100,6 +117,8 @@ def batch(
     sample: int | None,
     shard: Shard | None,
     dry_run: bool,
+    ray: str | None,
+    gpus_per_worker: float | None,
     pages: PageSelection | None,
     encoding: str | None,
     **options: Unpack[GenerationOptions],
@@ -126,19 +145,25 @@ def batch(
     from phi3v.options import make_request
 
     from .inputs import InputReader, read_questions
-    from .item import sample_items
     from .journal import Journal, locked
     from .lines import LineMaker
+    from .ray_job import Cluster, Job, run_on_ray
     from .run import Limits, answer_items, find_unanswered, hash_run, open_model
     from .table import check_replaceable, journal_of, write_table
 
     asked = list(dict.fromkeys([*questions, *(read_questions(question_file) if question_file else ())]))
-    found = InputReader(asked, pages=pages, encoding=encoding).read(inputs)
-    for note in found.notes:
-        say(note)
-    items = [item for item in found.items if shard is None or shard.holds(item)]
-    items = items if sample is None else sample_items(items, sample)
     make_request("", (), **options)  # refuses options before anything is opened
+    reader = InputReader(asked, pages=pages, encoding=encoding)
+    if ray is not None:
+        if retry_failed or limit is not None or dry_run:
+            raise click.UsageError("--retry-failed, --limit and --dry-run do not go with --ray; leave them out")
+        cluster = Cluster(ray, workers, gpus_per_worker, batch_size)
+        job = Job(reader, inputs, asked, partial(_choose, shard=shard, sample=sample), str(out))
+        _exit_by(*run_on_ray(job, model, device, cluster, **options))
+        return
+    if gpus_per_worker is not None:
+        raise click.UsageError("--gpus-per-worker is for --ray; leave it out, or give --ray ADDRESS")
+    items = _choose(reader.read(inputs), shard=shard, sample=sample)
     maker = LineMaker(options.get("answer_format"), items)
     journal_path, folder = journal_of(out), open_model(model, device)
     check_replaceable(out, journal_path)
@@ -170,6 +195,14 @@ def batch(
         _report(items, journal, out)
 
 
+def _choose(found: Inputs, *, shard: Shard | None, sample: int | None) -> list[Item]:
+    """Say what was not read, and return the rows that are wanted."""
+    for note in found.notes:
+        say(note)
+    items = [item for item in found.items if shard is None or shard.holds(item)]
+    return items if sample is None else sample_items(items, sample)
+
+
 def _tell_size(
     items: Sequence[Item], folder: ModelDir, answered: Iterable[Line], **options: Unpack[GenerationOptions]
 ) -> None:
@@ -187,4 +220,9 @@ def _report(items: Sequence[Item], journal: Journal, out: Path) -> None:
         say(f"{left} of {len(items)} are not answered yet; the same command without --limit answers them")
     if failed:
         say(f"{failed} of {len(items)} failed; {out} says why, and --retry-failed tries them again")
-        click.get_current_context().exit(FAILED if failed == len(done) else SOME_FAILED)
+    _exit_by(len(done), failed)
+
+
+def _exit_by(rows: int, failed: int) -> None:
+    if failed:
+        click.get_current_context().exit(FAILED if failed == rows else SOME_FAILED)

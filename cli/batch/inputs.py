@@ -16,7 +16,7 @@ from .folders import ImageFinder
 from .item import Item
 from .table_rows import KNOWN_COLUMNS, is_table, read_rows
 
-_URL = ("http://", "https://", "data:")
+_URL = ("http://", "https://", "data:", "s3://", "gs://")
 _MOST_NOTES = 5
 _Placed = tuple[str, Item]
 """An item, and the argument or the line of a table that it comes from."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from phi3v.process.siblings import order_siblings
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,9 @@ def sample_items(items: Sequence[Item], count: int) -> list[Item]:
     return [item for item in items if item.id in drawn]
 
 
-def gather_siblings(items: Iterable[Item]) -> list[Item]:
-    """The items with questions about the same images side by side, in order of their first."""
-    groups: dict[tuple[str, ...], list[Item]] = {}
-    for item in items:
-        groups.setdefault(item.key, []).append(item)
-    return [item for group in groups.values() for item in group]
+def gather_siblings(items: Sequence[Item]) -> list[Item]:
+    """The items with questions about the same images side by side."""
+    return [items[number] for number in order_siblings([item.key for item in items])]
 
 
 def _hash(text: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from phi3v.structured.columns import AnswerColumns, Column, ColumnType, common_type, type_of
+from phi3v.structured.columns import AnswerColumns, Column, ColumnType, common_type, free_names, type_of
 
 if TYPE_CHECKING:
     from phi3v.answer_format import AnswerFormat
@@ -37,19 +37,19 @@ class LineMaker:
         self.answers = AnswerColumns.of(answer_format)
         self._format = answer_format
         taken = {column.name for column in (*_BEFORE, *_BEHIND, *self.field_columns())} | set(_KEYS)
-        self._names = _free_names({name: None for item in items for name in item.columns}, taken, "input")
+        self._names = free_names({name: None for item in items for name in item.columns}, taken, "input")
 
     def field_columns(self) -> tuple[Column, ...]:
         """The answers' columns under their names in the table: `answer_NAME` where a name is taken."""
         taken = {column.name for column in (*_BEFORE, *_BEHIND)}
         columns = self.answers.columns
-        names = _free_names([column.name for column in columns], taken, "answer")
+        names = free_names([column.name for column in columns], taken, "answer")
         return tuple(Column(names[column.name], column.type, column.many) for column in columns)
 
     def make(self, item: Item, outcome: Outcome) -> Line:
         """The line of one row; `answer` is the value of an answer in a format, None if it failed."""
         head: Line = {"id": item.id, "images": list(item.images), "question": item.question}
-        head |= {self._names[name]: _to_json(value) for name, value in item.columns.items()}
+        head |= {self._names[name]: to_json(value) for name, value in item.columns.items()}
         try:
             if isinstance(outcome, Exception):
                 raise outcome
@@ -88,26 +88,14 @@ class LineMaker:
             yield {c.name: flat[c.name] if c.name in fields else c.read(flat.get(c.name)) for c in columns}
 
 
-def _free_names(names: Iterable[str], taken: Collection[str], prefix: str) -> dict[str, str]:
-    """A name for each that is neither taken nor another's."""
-    found: dict[str, str] = {}
-    wanted = list(names)
-    for name in wanted:
-        free = name
-        while free in taken or (free != name and free in wanted):
-            free = f"{prefix}_{free}"
-        found[name] = free
-    return found
-
-
-def _to_json(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """A cell of an input table as JSON has it: bytes become base64, dates and decimals their text."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, Mapping):
-        return {str(name): _to_json(one) for name, one in value.items()}
+        return {str(name): to_json(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_json(one) for one in value]
+        return [to_json(one) for one in value]
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)
 
 

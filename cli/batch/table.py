@@ -13,7 +13,7 @@ import click
 
 from phi3v.errors import MissingDependencyError, OptionError
 from phi3v.machine.install import install_line
-from phi3v.structured.columns import Column
+from phi3v.structured.columns import Column, arrow_type
 
 from .item import Item
 from .journal import Journal, replacing
@@ -73,18 +73,12 @@ def _as_text(value: Any) -> Any:
 
 def _write_parquet(path: Path, columns: Sequence[Column], rows: Iterable[dict[str, Any]]) -> None:
     arrow, parquet = _import_pyarrow()
-    schema = arrow.schema([(column.name, _arrow_type(arrow, column)) for column in columns])
+    schema = arrow.schema([(column.name, arrow_type(column)) for column in columns])
     with parquet.ParquetWriter(path, schema) as writer:
         source = iter(rows)
         while some := list(islice(source, _ROW_GROUP)):
             text = [{name: _make_encodable(value) for name, value in row.items()} for row in some]
             writer.write_table(arrow.Table.from_pylist(text, schema=schema))
-
-
-def _arrow_type(arrow: Any, column: Column) -> Any:
-    types = {"string": arrow.string, "json": arrow.string, "int64": arrow.int64, "double": arrow.float64}
-    one = (types | {"bool": arrow.bool_})[column.type]()
-    return arrow.list_(one) if column.many else one
 
 
 def _make_encodable(value: Any) -> Any:

@@ -16,6 +16,7 @@ from itertools import groupby
 from ..backend import Preprocessor
 from ..errors import Phi3VError
 from ..images.load import LoadedImage, read_image
+from ..images.source import HeldFile
 from ..prepare import PreparedRequest, attempt
 from ..types import GenerationRequest
 
@@ -53,11 +54,11 @@ def _with_shared_images(
 
 
 def _sibling_key(request: GenerationRequest) -> object:
-    """Equal for requests about the same images, which are named; unlike any other for the rest."""
+    """Equal for requests about the same images: named, held as bytes, or one object; unlike any other for the rest."""
     images = getattr(request, "images", ())
-    if not images or not all(isinstance(image, str | os.PathLike) for image in images):
+    if not images or not all(isinstance(image, str | os.PathLike | bytes | HeldFile) for image in images):
         return object()
-    return tuple(map(os.fspath, images)), request.background
+    return tuple(id(image) if isinstance(image, HeldFile) else image for image in images), request.background
 
 
 class _SharedImages:

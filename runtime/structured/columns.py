@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,6 +76,27 @@ class AnswerColumns:
         if not self.are_fields:
             return {WHOLE_ANSWER: self.columns[0].read(value)}
         return {column.name: column.read(value.get(column.name)) for column in self.columns}
+
+
+def free_names(names: Iterable[str], taken: Collection[str], prefix: str) -> dict[str, str]:
+    """A name for each that is neither taken nor another's: its own, else with the prefix and _ in front."""
+    found: dict[str, str] = {}
+    wanted = list(names)
+    for name in wanted:
+        free = name
+        while free in taken or (free != name and free in wanted):
+            free = f"{prefix}_{free}"
+        found[name] = free
+    return found
+
+
+def arrow_type(column: Column) -> Any:
+    """A column's type in pyarrow, which must be installed."""
+    import pyarrow
+
+    types = {"string": pyarrow.string, "json": pyarrow.string, "int64": pyarrow.int64, "double": pyarrow.float64}
+    one = (types | {"bool": pyarrow.bool_})[column.type]()
+    return pyarrow.list_(one) if column.many else one
 
 
 def _column(name: str, schema: Any, root: Any) -> Column:

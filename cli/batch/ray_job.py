@@ -1,0 +1,304 @@
+"""`phi3v batch --ray`: the same job on a Ray cluster, from and to files that all nodes reach.
+
+Rows that can be listed here become a table of paths in OUT.job/, which Ray reads; tables and archives that hold the
+images themselves are read by Ray directly. What is done stands in OUT.job/done, so that a restarted job goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Unpack
+
+import click
+
+from phi3v.errors import MissingDependencyError, OptionError
+from phi3v.images.suffixes import IMAGE_SUFFIXES
+from phi3v.machine.install import install_line
+
+from .item import Item, gather_siblings
+from .lines import to_json
+
+if TYPE_CHECKING:
+    from phi3v.machine.device_table import DeviceName
+    from phi3v.options import GenerationOptions
+
+    from .inputs import InputReader, Inputs
+
+_BLOCKS_PER_WORKER = 8
+"""Parts that each worker gets: so many that none idles at the end, so few that each is some batches."""
+
+_MOST_ROWS_PER_BLOCK = 500
+"""Rows that are written to one file, and that are answered again if a node dies before they are."""
+
+_ROWS_OF_UNKNOWN = 64
+"""Rows of a block where nobody counted them before."""
+
+_BUCKETS = ("s3://", "gs://")
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where a job runs. `address` as of `ray.init`; "local" starts Ray here.
+
+    `gpus`: of a worker; None: 1 where there are any. `batch_size`: rows that a worker gets at a time.
+    """
+
+    address: str
+    workers: int
+    gpus: float | None
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked, and where the answers go. `choose` picks the rows that are wanted of those that were listed."""
+
+    reader: InputReader
+    inputs: Sequence[str]
+    questions: Sequence[str]
+    choose: Callable[[Inputs], list[Item]]
+    out: str
+
+    def list_rows(self, held: Sequence[str]) -> list[Item]:
+        """The rows of all inputs that can be listed here; none if one input holds its images itself.
+
+        Raises click.UsageError for such an input beside others.
+        """
+        others = [given for given in self.inputs if given not in held]
+        if held and (others or len(held) > 1):
+            raise click.UsageError(f"{held[0]} holds its images itself; give it a job of its own, without other inputs")
+        if held and len(self.questions) > 1:
+            raise click.UsageError(f"{held[0]} holds its images itself; ask one --question, or fill a column question")
+        listed = [image for given in others for image in (list_bucket(given) if _is_bucket(given) else [given])]
+        return [] if held else self.choose(self.reader.read(listed))
+
+
+def run_on_ray(
+    job: Job, model: str | None, device: DeviceName, cluster: Cluster, **options: Unpack[GenerationOptions]
+) -> tuple[int, int]:
+    """Answer a job's rows into the Parquet folder `job.out`. Returns how many rows it holds, and how many failed.
+
+    Raises OptionError if the folder holds the answers of another model or of other options.
+    """
+    ray = _import_ray()
+    from phi3v.ray_data import Phi3Vision
+
+    from .run import hash_run, open_model
+
+    if model is None:
+        raise click.UsageError("--ray needs --model NAME: every node loads it from its own files")
+    held = [given for given in job.inputs if _holds_images(given)]
+    items = job.list_rows(held)
+    files = _Files(job.out)
+    files.check_run(hash_run(open_model(model, "auto"), **options))
+    if not ray.is_initialized():
+        local = cluster.address == "local"
+        ray.init(address=None if local else cluster.address, log_to_driver=False, logging_level="warning")
+    gpus = _check_gpus(ray, cluster)
+    threads = None if gpus else _threads(ray, cluster.workers)
+    question = job.questions[0] if held and job.questions else None
+    _remember_done(ray, files, "__key__" if held and _is_archive(held[0]) else "id")
+    dataset = _read(ray, files, items, held, cluster.workers)
+    answered = dataset.map_batches(
+        Phi3Vision,
+        fn_constructor_kwargs={
+            "model": model,
+            "question": question,
+            "device": device,
+            "threads": threads,
+            **options,
+        },
+        compute=ray.data.ActorPoolStrategy(size=cluster.workers),
+        batch_size=cluster.batch_size,
+        num_gpus=gpus or None,
+        num_cpus=0,  # workers that take the CPUs of a node leave none to what reads for them, and wait for ever
+    )
+    answered.write_parquet(files.url(files.out))
+    return files.count()
+
+
+def list_bucket(url: str) -> list[str]:
+    """The images below a bucket's folder, or the one that a URL names, sorted. Raises click.UsageError for none."""
+    from pyarrow import ArrowException
+    from pyarrow.fs import FileSelector, FileSystem, FileType
+
+    scheme = url.partition("://")[0]
+    try:
+        files, path = FileSystem.from_uri(url)
+        if files.get_file_info(path).type == FileType.File:
+            return [url]
+        found = files.get_file_info(FileSelector(path, recursive=True))
+    except (OSError, ArrowException) as exc:
+        raise click.UsageError(f"{url} cannot be listed ({exc}); check the name and the credentials") from exc
+    images = sorted(f"{scheme}://{info.path}" for info in found if info.path.lower().endswith(IMAGE_SUFFIXES))
+    if not images:
+        raise click.UsageError(f"{url}: contains no images ({', '.join(IMAGE_SUFFIXES)})")
+    return images
+
+
+def _is_bucket(given: str) -> bool:
+    return given.lower().startswith(_BUCKETS)
+
+
+def _is_archive(given: str) -> bool:
+    return given.lower().endswith(".tar")
+
+
+def _holds_images(given: str) -> bool:
+    """Whether an input is a .tar, or a .parquet with a column of bytes."""
+    if _is_archive(given):
+        return True
+    if not given.lower().endswith(".parquet"):
+        return False
+    import pyarrow
+    import pyarrow.dataset
+
+    try:
+        schema = pyarrow.dataset.dataset(given).schema
+    except (OSError, pyarrow.ArrowException):
+        return False  # what lists it says what is wrong
+    kinds = [schema.field(name).type for name in ("image", "images") if name in schema.names]
+    kinds = [kind.value_type if pyarrow.types.is_list(kind) else kind for kind in kinds]
+    return any(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind) for kind in kinds)
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+        import ray.data
+        import ray.data.checkpoint
+    except ImportError as exc:
+        raise MissingDependencyError(f"--ray needs Ray ({exc}); run: {install_line('ray')}") from exc
+    return ray
+
+
+def _check_gpus(ray: Any, cluster: Cluster) -> float:
+    """The GPUs of a worker. Raises OptionError if there are too few."""
+    there = ray.cluster_resources().get("GPU", 0)
+    gpus = (1.0 if there else 0.0) if cluster.gpus is None else cluster.gpus
+    if gpus * cluster.workers > there:
+        raise OptionError(
+            f"{cluster.workers} workers with {gpus:g} GPUs each need {gpus * cluster.workers:g}, and the cluster has "
+            f"{there:g}; lower --workers or --gpus-per-worker"
+        )
+    return gpus
+
+
+def _threads(ray: Any, workers: int) -> int:
+    """The threads of each worker where CPUs compute: Ray spreads the workers over the nodes."""
+    cpus = [node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]]
+    return max(1, int(min(cpus)) // -(-workers // len(cpus)))
+
+
+def _remember_done(ray: Any, files: _Files, id_column: str) -> None:
+    """Have Ray note which rows were written, by this column, and leave them out when the job is restarted."""
+    context = ray.data.DataContext.get_current()
+    context.checkpoint_config = ray.data.checkpoint.CheckpointConfig(
+        id_column, files.url(files.done), delete_checkpoint_on_success=False
+    )
+
+
+def _read(ray: Any, files: _Files, items: Sequence[Item], held: Sequence[str], workers: int) -> Any:
+    """The rows as a dataset of several blocks for each worker: a single one would keep a single worker busy."""
+    if not held:
+        files.write_rows(items)
+        size = -(-len(items) // (workers * _BLOCKS_PER_WORKER))
+        return _cut(ray.data.read_parquet(files.url(files.rows)), size)
+    [given] = held
+    if _is_archive(given):
+        return _cut(ray.data.read_webdataset(given, decoder=None).map(_image_of_sample), _ROWS_OF_UNKNOWN)
+    dataset = ray.data.read_parquet(given)
+    if "id" not in dataset.schema().names:
+        raise click.UsageError(f"{given} has no column id, by which a restarted job knows what is done; add one")
+    return _cut(dataset, _ROWS_OF_UNKNOWN)
+
+
+def _cut(dataset: Any, rows: int) -> Any:
+    return dataset.repartition(target_num_rows_per_block=max(1, min(rows, _MOST_ROWS_PER_BLOCK)))
+
+
+def _image_of_sample(sample: dict[str, Any]) -> dict[str, Any]:
+    """A WebDataset's sample with its image under the name `image`."""
+    name = next((name for name in sample if f".{name.lower()}".endswith(IMAGE_SUFFIXES)), None)
+    return {"image": sample[name] if name else None, **{key: value for key, value in sample.items() if key != name}}
+
+
+class _Files:
+    """A job's folders: `out` with the answers, and beside it OUT.job with `rows`, `done` and run.json."""
+
+    def __init__(self, out: str) -> None:
+        from pyarrow.fs import FileSystem, LocalFileSystem
+
+        self._scheme = out.partition("://")[0] if _is_bucket(out) else ""
+        if self._scheme:
+            self._files, self.out = FileSystem.from_uri(out.rstrip("/"))
+        else:
+            import os
+
+            self._files, self.out = LocalFileSystem(), os.path.abspath(out)  # noqa: PTH100
+        self._job = f"{self.out}.job"
+        self.rows, self.done = f"{self._job}/rows", f"{self._job}/done"
+
+    def url(self, path: str) -> str:
+        return f"{self._scheme}://{path}" if self._scheme else path
+
+    def check_run(self, run: str) -> None:
+        """Remember what a job's answers depend on. Raises OptionError if they depended on something else before."""
+        from pyarrow.fs import FileType
+
+        path = f"{self._job}/run.json"
+        if self._files.get_file_info(path).type == FileType.File:
+            with self._files.open_input_stream(path) as file:
+                before = json.loads(file.read())["run"]
+            if before != run:
+                raise OptionError(
+                    f"{self.url(self.out)} holds answers of another model or with other options: repeat the command as "
+                    "it was, or give --out another folder"
+                )
+            return
+        self._files.create_dir(self._job, recursive=True)
+        with self._files.open_output_stream(path) as file:
+            file.write(json.dumps({"run": run}).encode())
+
+    def write_rows(self, items: Sequence[Item]) -> None:
+        """Write the rows as a table; questions about the same images stand in a row."""
+        import pyarrow
+        import pyarrow.parquet
+
+        self._files.delete_dir_contents(self.rows, missing_dir_ok=True)
+        self._files.create_dir(self.rows, recursive=True)
+        ordered = gather_siblings(items)
+        names = list(dict.fromkeys(name for item in ordered for name in item.columns))
+        table = pyarrow.Table.from_pylist([_row(item, names) for item in ordered], schema=_schema(names))
+        pyarrow.parquet.write_table(table, posixpath.join(self.rows, "rows.parquet"), filesystem=self._files)
+
+    def count(self) -> tuple[int, int]:
+        """The rows that were written, and those of them that failed."""
+        import pyarrow.compute
+        import pyarrow.dataset
+
+        table = pyarrow.dataset.dataset(self.out, filesystem=self._files, format="parquet")
+        failed = table.count_rows(filter=pyarrow.compute.field("error").is_valid())
+        return table.count_rows(), failed
+
+
+def _schema(names: Sequence[str]) -> Any:
+    import pyarrow
+
+    text = pyarrow.string()
+    fields = [("id", text), ("images", pyarrow.list_(text)), ("question", text), *((name, text) for name in names)]
+    return pyarrow.schema(fields)
+
+
+def _row(item: Item, names: Sequence[str]) -> dict[str, Any]:
+    """A row with its own columns as text: their types may differ from file to file."""
+    own = {name: _as_text(item.columns.get(name)) for name in names}
+    return {"id": item.id, "images": list(item.images), "question": item.question, **own}
+
+
+def _as_text(value: Any) -> str | None:
+    plain = to_json(value)
+    return plain if plain is None or isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
