@@ -54,7 +54,7 @@ def _shard(text: str) -> Shard:
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", shell_complete=complete_files)
 @click.option("--question", "questions", multiple=True, metavar="TEXT", help="Asked of every image; may be repeated.")
 @click.option("--questions", "question_file", type=_path, metavar="FILE", help="The same, one question per line.")
-@click.option("--out", type=_path, required=True, metavar="FILE", help="Results: .jsonl, .csv or .parquet.")
+@click.option("--out", "target", required=True, metavar="FILE", help="Results: .jsonl, .csv or .parquet.")
 @model_option
 @quiet_option
 @device_option
@@ -106,7 +106,7 @@ def batch(
     inputs: tuple[str, ...],
     questions: tuple[str, ...],
     question_file: Path | None,
-    out: Path,
+    target: str,
     model: str | None,
     device: DeviceName,
     batch_size: int,
@@ -158,11 +158,14 @@ def batch(
         if retry_failed or limit is not None or dry_run:
             raise click.UsageError("--retry-failed, --limit and --dry-run do not go with --ray; leave them out")
         cluster = Cluster(ray, workers, gpus_per_worker, batch_size)
-        job = Job(reader, inputs, asked, partial(_choose, shard=shard, sample=sample), str(out))
+        job = Job(reader, inputs, asked, partial(_choose, shard=shard, sample=sample), target)
         _exit_by(*run_on_ray(job, model, device, cluster, **options))
         return
     if gpus_per_worker is not None:
         raise click.UsageError("--gpus-per-worker is for --ray; leave it out, or give --ray ADDRESS")
+    if "://" in target:
+        raise click.UsageError(f"--out {target}: only --ray writes to a URL; give a file")
+    out = Path(target)
     items = _choose(reader.read(inputs), shard=shard, sample=sample)
     maker = LineMaker(options.get("answer_format"), items)
     journal_path, folder = journal_of(out), open_model(model, device)

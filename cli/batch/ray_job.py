@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import posixpath
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
-from phi3v.errors import MissingDependencyError, OptionError
+from phi3v.errors import InferenceError, MissingDependencyError, OptionError, Phi3VError
 from phi3v.images.suffixes import IMAGE_SUFFIXES
 from phi3v.machine.install import install_line
 
+from ..notices import say
 from .item import Item, gather_siblings
 from .lines import to_json
 
@@ -32,6 +34,11 @@ _BLOCKS_PER_WORKER = 8
 
 _MOST_ROWS_PER_BLOCK = 500
 """Rows that are written to one file, and that are answered again if a node dies before they are."""
+
+_LEAST_CPUS = 2
+_MOST_TRIES = 4
+_PAUSE_S = 15.0
+"""Seconds until a cluster has noticed that a node is gone."""
 
 _ROWS_OF_UNKNOWN = 64
 """Rows of a block where nobody counted them before."""
@@ -101,23 +108,51 @@ def run_on_ray(
     threads = None if gpus else _threads(ray, cluster.workers)
     question = job.questions[0] if held and job.questions else None
     _remember_done(ray, files, "__key__" if held and _is_archive(held[0]) else "id")
-    dataset = _read(ray, files, items, held, cluster.workers)
-    answered = dataset.map_batches(
-        Phi3Vision,
-        fn_constructor_kwargs={
-            "model": model,
-            "question": question,
-            "device": device,
-            "threads": threads,
-            **options,
-        },
-        compute=ray.data.ActorPoolStrategy(size=cluster.workers),
-        batch_size=cluster.batch_size,
-        num_gpus=gpus or None,
-        num_cpus=0,  # workers that take the CPUs of a node leave none to what reads for them, and wait for ever
-    )
-    answered.write_parquet(files.url(files.out))
+    files.write_rows(items)
+
+    def answer() -> None:
+        rows = _read(ray, files, len(items), held, cluster.workers)
+        answered = rows.map_batches(
+            Phi3Vision,
+            fn_constructor_kwargs={
+                "model": model, "question": question, "device": device, "threads": threads, **options
+            },
+            compute=ray.data.ActorPoolStrategy(size=cluster.workers),
+            batch_size=cluster.batch_size,
+            num_gpus=gpus or None,
+            num_cpus=0,  # workers that take the CPUs of a node leave none to what reads for them, and wait for ever
+        )  # fmt: skip
+        answered.write_parquet(files.url(files.out))
+
+    _try_again(ray, answer)
     return files.count()
+
+
+def _try_again(ray: Any, answer: Callable[[], None]) -> None:
+    """Answer what is left, again if Ray gives up: a node that died is not known to be dead at once.
+
+    Raises the Phi3VError that a worker raised, if that was the reason.
+    """
+    for left in reversed(range(_MOST_TRIES)):
+        try:
+            answer()
+            return
+        except ray.exceptions.RayError as exc:
+            if (ours := _find_cause(exc)) is not None:
+                raise ours from exc
+            if not left:
+                raise InferenceError(
+                    f"Ray gave up ({str(exc).strip().splitlines()[-1]}); the same command goes on"
+                ) from exc
+            say(f"Ray gave up ({type(exc).__name__}); what is not written yet is asked again")
+            time.sleep(_PAUSE_S)
+
+
+def _find_cause(exc: BaseException | None) -> Phi3VError | None:
+    """The error of ours behind one of Ray's."""
+    while exc is not None and not isinstance(exc, Phi3VError):
+        exc = getattr(exc, "cause", None) or exc.__cause__
+    return exc
 
 
 def list_bucket(url: str) -> list[str]:
@@ -188,8 +223,15 @@ def _check_gpus(ray: Any, cluster: Cluster) -> float:
 
 
 def _threads(ray: Any, workers: int) -> int:
-    """The threads of each worker where CPUs compute: Ray spreads the workers over the nodes."""
+    """The threads of each worker where CPUs compute: Ray spreads the workers over the nodes.
+
+    Raises OptionError for a cluster of nodes of one CPU, where Ray's own tasks wait for each other.
+    """
     cpus = [node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]]
+    if max(cpus) < _LEAST_CPUS:
+        raise OptionError(
+            f"no node of the cluster has {_LEAST_CPUS} CPUs, which Ray's readers need; start one that has"
+        )
     return max(1, int(min(cpus)) // -(-workers // len(cpus)))
 
 
@@ -201,12 +243,10 @@ def _remember_done(ray: Any, files: _Files, id_column: str) -> None:
     )
 
 
-def _read(ray: Any, files: _Files, items: Sequence[Item], held: Sequence[str], workers: int) -> Any:
+def _read(ray: Any, files: _Files, count: int, held: Sequence[str], workers: int) -> Any:
     """The rows as a dataset of several blocks for each worker: a single one would keep a single worker busy."""
     if not held:
-        files.write_rows(items)
-        size = -(-len(items) // (workers * _BLOCKS_PER_WORKER))
-        return _cut(ray.data.read_parquet(files.url(files.rows)), size)
+        return _cut(ray.data.read_parquet(files.url(files.rows)), -(-count // (workers * _BLOCKS_PER_WORKER)))
     [given] = held
     if _is_archive(given):
         return _cut(ray.data.read_webdataset(given, decoder=None).map(_image_of_sample), _ROWS_OF_UNKNOWN)
