@@ -58,6 +58,7 @@ SESSION_FORMAT = Format("phi3v-session-speed", 1, "started", "phi3v bench sessio
 BATCH_FORMAT = Format("phi3v-batch-speed", 1, "time", "phi3v bench batch")
 GROWTH_FORMAT = Format("phi3v-growth", 1, "started", "phi3v bench growth")
 LOAD_FORMAT = Format("phi3v-serve-load", 1, "started", "phi3v bench load")
+RAY_FORMAT = Format("phi3v-ray-scaling", 1, "started", "phi3v bench ray")
 HEARTBEAT_FORMAT = Format("phi3v-heartbeat", 1, "started", "phi3v bench heartbeat")
 
 

@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from phi3v.images.source import HeldFile, is_http, is_pipe, read_bounded, read_source
+from phi3v.images.local_file import is_pipe, read_bounded
+from phi3v.images.source import HeldFile, is_http, read_source
 
 from .notices import say
 from .paged import PageSelection

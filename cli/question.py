@@ -14,7 +14,8 @@ from pathlib import Path
 
 import click
 
-from phi3v.images.source import is_http, is_pipe
+from phi3v.images.local_file import is_pipe
+from phi3v.images.source import is_http
 from phi3v.images.suffixes import IMAGE_SUFFIXES
 
 _MOST_BYTES = 4 << 20

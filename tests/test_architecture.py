@@ -24,7 +24,8 @@ MAIN_MODULE = ROOT / "runtime" / "__main__.py"
 
 LAYERS = (
     ("errors", "closing"),
-    ("answer_format", "machine", "images"),
+    ("answer_format", "machine"),
+    ("images",),
     ("types",),
     ("options", "hd", "tokenizer", "sampling"),
     ("prompt", "structured"),

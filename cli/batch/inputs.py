@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from phi3v.images.naming import shown_url
+
 from ..paged import PageSelection
 from .folders import ImageFinder
 from .item import Item
@@ -107,12 +109,19 @@ def _shorten(notes: list[str]) -> list[str]:
 
 def make_id(images: Sequence[str], question: str) -> str:
     """The id of a row that has none of its own: its first image, and a hash of all that is asked."""
-    return ":".join([*images[:1], _hash(images, question)])
+    return ":".join([*map(_shown, images[:1]), _hash(images, question)])
+
+
+def _shown(image: str) -> str:
+    """An image's name without secrets; a data: URL has none."""
+    if image[:5].lower() == "data:":
+        return "data"
+    return shown_url(image) if "://" in image else image
 
 
 def _hash(images: Sequence[str], question: str) -> str:
     asked = json.dumps([*images, question]).encode()
-    return hashlib.sha256(asked).hexdigest()[:10]
+    return hashlib.sha256(asked).hexdigest()[:12]
 
 
 def _describe_clash(before: str, place: str, item: Item) -> str:

@@ -16,6 +16,7 @@ from .load import load
 from .nano_settings import nano_settings
 from .openvino_folder import openvino_folder
 from .parity import parity
+from .ray import ray_command
 from .run import run
 from .session import session
 from .synth import synth
@@ -42,6 +43,7 @@ for _command in (
     growth,
     heartbeat,
     load,
+    ray_command,
     cuda_table,
     cuda_kit,
     openvino_folder,

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from phi3v import CroppedImage
 from phi3v.images.cropped import NumCrops
 from phi3v.images.fetch import fetch_url
+from phi3v.images.local_file import MAX_FILE_BYTES
 from phi3v.images.naming import shown_url
-from phi3v.images.source import MAX_FILE_BYTES, HeldFile, is_http
+from phi3v.images.source import HeldFile, is_http
 from phi3v.images.url_guard import UrlGuard
 
 from .errors import ApiError

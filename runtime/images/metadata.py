@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .tiff import MAGIC, TiffLayout
+from .tiff import DAMAGED, MAGIC, TiffLayout
 
 _ORIENTATION = 0x0112
 _WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I"}
@@ -60,7 +60,7 @@ def strip_metadata(data: bytes) -> PixelFile:
             return _strip_png(data)
         if data.startswith(MAGIC):
             return _strip_tiff(data)
-    except (struct.error, IndexError, ValueError):
+    except DAMAGED:
         pass
     return PixelFile(data)
 

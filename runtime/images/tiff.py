@@ -8,6 +8,9 @@ from dataclasses import dataclass
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How a TIFF begins; the last two are BigTIFF's."""
 
+DAMAGED = (struct.error, IndexError, ValueError, OverflowError)
+"""What reading a damaged TIFF's directories raises; the last for a BigTIFF, whose offsets have 64 bits."""
+
 _MOST_PAGES = 10_000
 
 
@@ -30,7 +33,7 @@ class TiffLayout:
         return cls(order, 4, f"{order}I", f"{order}H", 12)
 
     def directories(self, data: bytes) -> list[range]:
-        """The bytes of each page's entries, in order; a directory that leads back ends them. Raises struct.error."""
+        """The bytes of each page's entries, in order; one that leads back ends them. Raises one of DAMAGED."""
         found, (at,) = dict[int, range](), struct.unpack_from(self.offset, data, self.header)
         while at and at not in found and len(found) < _MOST_PAGES:
             (number,) = struct.unpack_from(self.count, data, at)
@@ -43,7 +46,7 @@ class TiffLayout:
 
 
 def tiff_page(data: bytes, page: int) -> bytes:
-    """The same TIFF with nothing but its page `page`, counted from 1. Raises struct.error, IndexError."""
+    """The same TIFF with nothing but its page `page`, counted from 1. Raises one of DAMAGED."""
     layout = TiffLayout.of(data)
     entries = layout.directories(data)[page - 1]
     alone = bytearray(data)

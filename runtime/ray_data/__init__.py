@@ -1,4 +1,4 @@
-"""Phi-3-vision as a step of a Ray Data pipeline: `ds.map_batches(Phi3Vision, ...)`. Imports no Ray (docs/cluster.md)."""
+"""Phi-3-vision as a step of a Ray Data pipeline: `ds.map_batches(Phi3Vision, ...)` (docs/cluster.md)."""
 
 from .actor import Phi3Vision
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import ImageError, ImageFetchError
-from ..images.source import MAX_FILE_BYTES
+from ..images.local_file import MAX_FILE_BYTES
 
 _SCHEMES = ("s3://", "gs://")
 

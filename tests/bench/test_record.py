@@ -11,6 +11,7 @@ from phi3v.bench.record import (
     GROWTH_FORMAT,
     HEARTBEAT_FORMAT,
     LOAD_FORMAT,
+    RAY_FORMAT,
     SESSION_FORMAT,
     SUBJECTS_FORMAT,
     Format,
@@ -18,7 +19,7 @@ from phi3v.bench.record import (
 )
 from phi3v.errors import OptionError
 
-FORMATS = (SUBJECTS_FORMAT, SESSION_FORMAT, BATCH_FORMAT, GROWTH_FORMAT, LOAD_FORMAT, HEARTBEAT_FORMAT)
+FORMATS = (SUBJECTS_FORMAT, SESSION_FORMAT, BATCH_FORMAT, GROWTH_FORMAT, LOAD_FORMAT, HEARTBEAT_FORMAT, RAY_FORMAT)
 COMMON = {"format", "version", "source", "machine", "packages"}
 COMMITTED = sorted((ROOT / "bench" / "records").glob("*.json"))
 

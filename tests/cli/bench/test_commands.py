@@ -22,7 +22,7 @@ pytestmark = pytest.mark.torch
 
 COMMANDS = [
     *("batch", "compare", "cuda-kit", "cuda-table", "gate", "growth", "heartbeat", "load"),
-    *("openvino-folder", "parity", "run", "session", "study", "synth"),
+    *("openvino-folder", "parity", "ray", "run", "session", "study", "synth"),
 ]
 OLD_NAMES = {
     "session_speed": ["session"],

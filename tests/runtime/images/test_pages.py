@@ -9,7 +9,7 @@ from PIL import Image
 
 from phi3v.errors import ImageError, ImageNotFoundError, MissingDependencyError
 from phi3v.images.load import image_size, load_image, read_image
-from phi3v.images.pages import DRAWN_SIDE, count_pages, split_page
+from phi3v.images.pages import count_pages, split_page
 
 COLOURS = ((255, 0, 0), (0, 128, 0), (0, 0, 255))
 
@@ -53,7 +53,24 @@ def test_a_pdf_of_several_pages_wants_one_named_and_one_of_one_does_not(tmp_path
     with pytest.raises(ImageError, match=r"has 3 pages; name one of them: .*three.pdf#page=1 to #page=3"):
         load_image(tmp_path / "three.pdf")
     save(tmp_path / "one.pdf", 1)
-    assert max(load_image(tmp_path / "one.pdf").size) == DRAWN_SIDE
+    assert load_image(tmp_path / "one.pdf").size == (251, 334)  # 60 x 80 points at 300 dots per inch
+
+
+def test_a_page_has_the_pixels_that_the_model_sees(tmp_path: Path) -> None:
+    pytest.importorskip("pypdfium2")
+    for width, height in ((595, 842), (842, 595), (200, 2000), (3000, 30)):
+        Image.new("RGB", (width, height)).save(tmp_path / "page.pdf")
+        shown = load_image(tmp_path / "page.pdf").size
+        assert shown[0] * shown[1] <= 1.01 * 1188 * 1680
+        assert max(shown) <= 6721
+    assert load_image(tmp_path / "page.pdf").size[0] > 6000
+
+
+def test_a_tiff_with_an_offset_behind_everything_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "big.tif").write_bytes(b"II+\0\x08\0\0\0" + b"\xff" * 8 + b"\0" * 64)
+    for source in ("big.tif", "big.tif#page=1", "big.tif#page=2"):
+        with pytest.raises(ImageError):
+            load_image(f"{tmp_path}/{source}")
 
 
 def test_a_tiff_without_a_page_is_its_first_with_a_note(tmp_path: Path) -> None:
@@ -83,7 +100,7 @@ def test_other_images_have_one_page(tmp_path: Path) -> None:
 def test_a_broken_pdf_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
     pytest.importorskip("pypdfium2")
     (tmp_path / "bad.pdf").write_bytes(content)
-    with pytest.raises(ImageError, match=r"bad\.pdf cannot be opened as a PDF"):
+    with pytest.raises(ImageError, match=r"bad\.pdf is a damaged PDF"):
         load_image(tmp_path / "bad.pdf")
 
 
