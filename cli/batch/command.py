@@ -147,7 +147,6 @@ def batch(
     from .inputs import InputReader, read_questions
     from .journal import Journal, locked
     from .lines import LineMaker
-    from .ray_job import Cluster, Job, run_on_ray
     from .run import Limits, answer_items, find_unanswered, hash_run, open_model
     from .table import check_replaceable, journal_of, write_table
 
@@ -157,7 +156,9 @@ def batch(
     if ray is not None:
         if retry_failed or limit is not None or dry_run:
             raise click.UsageError("--retry-failed, --limit and --dry-run do not go with --ray; leave them out")
-        cluster = Cluster(ray, workers, gpus_per_worker, batch_size)
+        from .ray_job import Cluster, Job, run_on_ray
+
+        cluster = Cluster(ray, workers, gpus_per_worker, batch_size, max_memory)
         job = Job(reader, inputs, asked, partial(_choose, shard=shard, sample=sample), target)
         _exit_by(*run_on_ray(job, model, device, cluster, **options))
         return

@@ -7,7 +7,7 @@ images themselves are read by Ray directly. What is done stands in OUT.job/done,
 from __future__ import annotations
 
 import json
-import posixpath
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,11 @@ import click
 from phi3v.errors import InferenceError, MissingDependencyError, OptionError, Phi3VError
 from phi3v.images.suffixes import IMAGE_SUFFIXES
 from phi3v.machine.install import install_line
+from phi3v.ray_data.buckets import is_bucket_url
 
-from ..notices import say
-from .item import Item, gather_siblings
-from .lines import to_json
+from ..notices import is_quiet, say
+from .item import Item
+from .ray_files import JobFiles, list_bucket
 
 if TYPE_CHECKING:
     from phi3v.machine.device_table import DeviceName
@@ -43,20 +44,20 @@ _PAUSE_S = 15.0
 _ROWS_OF_UNKNOWN = 64
 """Rows of a block where nobody counted them before."""
 
-_BUCKETS = ("s3://", "gs://")
-
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """Where a job runs. `address` as of `ray.init`; "local" starts Ray here.
 
-    `gpus`: of a worker; None: 1 where there are any. `batch_size`: rows that a worker gets at a time.
+    `gpus`: of a worker; None: 1 where there are any. `batch_size`: rows that a worker gets at a time;
+    `max_memory`: bytes for answering, beside the model's own, of each worker.
     """
 
     address: str
     workers: int
     gpus: float | None
     batch_size: int
+    max_memory: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Job:
             raise click.UsageError(f"{held[0]} holds its images itself; give it a job of its own, without other inputs")
         if held and len(self.questions) > 1:
             raise click.UsageError(f"{held[0]} holds its images itself; ask one --question, or fill a column question")
-        listed = [image for given in others for image in (list_bucket(given) if _is_bucket(given) else [given])]
+        listed = [image for given in others for image in (list_bucket(given) if is_bucket_url(given) else [given])]
         return [] if held else self.choose(self.reader.read(listed))
 
 
@@ -99,29 +100,26 @@ def run_on_ray(
         raise click.UsageError("--ray needs --model NAME: every node loads it from its own files")
     held = [given for given in job.inputs if _holds_images(given)]
     items = job.list_rows(held)
-    files = _Files(job.out)
-    files.check_run(hash_run(open_model(model, "auto"), **options))
-    if not ray.is_initialized():
-        local = cluster.address == "local"
-        ray.init(address=None if local else cluster.address, log_to_driver=False, logging_level="warning")
+    files = JobFiles(job.out)
+    question = job.questions[0] if held and job.questions else None
+    files.check_run(json.dumps([hash_run(open_model(model, "auto"), **options), question]))
+    _connect(ray, cluster.address)
     gpus = _check_gpus(ray, cluster)
     threads = None if gpus else _threads(ray, cluster.workers)
-    question = job.questions[0] if held and job.questions else None
     _remember_done(ray, files, "__key__" if held and _is_archive(held[0]) else "id")
     files.write_rows(items)
+    worker = {"device": device, "threads": threads, "max_memory": cluster.max_memory}
 
     def answer() -> None:
         rows = _read(ray, files, len(items), held, cluster.workers)
         answered = rows.map_batches(
             Phi3Vision,
-            fn_constructor_kwargs={
-                "model": model, "question": question, "device": device, "threads": threads, **options
-            },
+            fn_constructor_kwargs={"model": model, "question": question, **worker, **options},
             compute=ray.data.ActorPoolStrategy(size=cluster.workers),
             batch_size=cluster.batch_size,
             num_gpus=gpus or None,
             num_cpus=0,  # workers that take the CPUs of a node leave none to what reads for them, and wait for ever
-        )  # fmt: skip
+        )
         answered.write_parquet(files.url(files.out))
 
     _try_again(ray, answer)
@@ -153,29 +151,6 @@ def _find_cause(exc: BaseException | None) -> Phi3VError | None:
     while exc is not None and not isinstance(exc, Phi3VError):
         exc = getattr(exc, "cause", None) or exc.__cause__
     return exc
-
-
-def list_bucket(url: str) -> list[str]:
-    """The images below a bucket's folder, or the one that a URL names, sorted. Raises click.UsageError for none."""
-    from pyarrow import ArrowException
-    from pyarrow.fs import FileSelector, FileSystem, FileType
-
-    scheme = url.partition("://")[0]
-    try:
-        files, path = FileSystem.from_uri(url)
-        if files.get_file_info(path).type == FileType.File:
-            return [url]
-        found = files.get_file_info(FileSelector(path, recursive=True))
-    except (OSError, ArrowException) as exc:
-        raise click.UsageError(f"{url} cannot be listed ({exc}); check the name and the credentials") from exc
-    images = sorted(f"{scheme}://{info.path}" for info in found if info.path.lower().endswith(IMAGE_SUFFIXES))
-    if not images:
-        raise click.UsageError(f"{url}: contains no images ({', '.join(IMAGE_SUFFIXES)})")
-    return images
-
-
-def _is_bucket(given: str) -> bool:
-    return given.lower().startswith(_BUCKETS)
 
 
 def _is_archive(given: str) -> bool:
@@ -210,6 +185,16 @@ def _import_ray() -> Any:
     return ray
 
 
+def _connect(ray: Any, address: str) -> None:
+    if is_quiet():
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+    try:
+        ray.init(None if address == "local" else address, log_to_driver=False, logging_level="warning")
+    except (ConnectionError, ValueError, RuntimeError) as exc:
+        raise InferenceError(f"--ray {address}: {exc}; start Ray there (ray start --head), or give local") from exc
+
+
 def _check_gpus(ray: Any, cluster: Cluster) -> float:
     """The GPUs of a worker. Raises OptionError if there are too few."""
     there = ray.cluster_resources().get("GPU", 0)
@@ -235,7 +220,7 @@ def _threads(ray: Any, workers: int) -> int:
     return max(1, int(min(cpus)) // -(-workers // len(cpus)))
 
 
-def _remember_done(ray: Any, files: _Files, id_column: str) -> None:
+def _remember_done(ray: Any, files: JobFiles, id_column: str) -> None:
     """Have Ray note which rows were written, by this column, and leave them out when the job is restarted."""
     context = ray.data.DataContext.get_current()
     context.checkpoint_config = ray.data.checkpoint.CheckpointConfig(
@@ -243,7 +228,7 @@ def _remember_done(ray: Any, files: _Files, id_column: str) -> None:
     )
 
 
-def _read(ray: Any, files: _Files, count: int, held: Sequence[str], workers: int) -> Any:
+def _read(ray: Any, files: JobFiles, count: int, held: Sequence[str], workers: int) -> Any:
     """The rows as a dataset of several blocks for each worker: a single one would keep a single worker busy."""
     if not held:
         return _cut(ray.data.read_parquet(files.url(files.rows)), -(-count // (workers * _BLOCKS_PER_WORKER)))
@@ -264,81 +249,3 @@ def _image_of_sample(sample: dict[str, Any]) -> dict[str, Any]:
     """A WebDataset's sample with its image under the name `image`."""
     name = next((name for name in sample if f".{name.lower()}".endswith(IMAGE_SUFFIXES)), None)
     return {"image": sample[name] if name else None, **{key: value for key, value in sample.items() if key != name}}
-
-
-class _Files:
-    """A job's folders: `out` with the answers, and beside it OUT.job with `rows`, `done` and run.json."""
-
-    def __init__(self, out: str) -> None:
-        from pyarrow.fs import FileSystem, LocalFileSystem
-
-        self._scheme = out.partition("://")[0] if _is_bucket(out) else ""
-        if self._scheme:
-            self._files, self.out = FileSystem.from_uri(out.rstrip("/"))
-        else:
-            import os
-
-            self._files, self.out = LocalFileSystem(), os.path.abspath(out)  # noqa: PTH100
-        self._job = f"{self.out}.job"
-        self.rows, self.done = f"{self._job}/rows", f"{self._job}/done"
-
-    def url(self, path: str) -> str:
-        return f"{self._scheme}://{path}" if self._scheme else path
-
-    def check_run(self, run: str) -> None:
-        """Remember what a job's answers depend on. Raises OptionError if they depended on something else before."""
-        from pyarrow.fs import FileType
-
-        path = f"{self._job}/run.json"
-        if self._files.get_file_info(path).type == FileType.File:
-            with self._files.open_input_stream(path) as file:
-                before = json.loads(file.read())["run"]
-            if before != run:
-                raise OptionError(
-                    f"{self.url(self.out)} holds answers of another model or with other options: repeat the command as "
-                    "it was, or give --out another folder"
-                )
-            return
-        self._files.create_dir(self._job, recursive=True)
-        with self._files.open_output_stream(path) as file:
-            file.write(json.dumps({"run": run}).encode())
-
-    def write_rows(self, items: Sequence[Item]) -> None:
-        """Write the rows as a table; questions about the same images stand in a row."""
-        import pyarrow
-        import pyarrow.parquet
-
-        self._files.delete_dir_contents(self.rows, missing_dir_ok=True)
-        self._files.create_dir(self.rows, recursive=True)
-        ordered = gather_siblings(items)
-        names = list(dict.fromkeys(name for item in ordered for name in item.columns))
-        table = pyarrow.Table.from_pylist([_row(item, names) for item in ordered], schema=_schema(names))
-        pyarrow.parquet.write_table(table, posixpath.join(self.rows, "rows.parquet"), filesystem=self._files)
-
-    def count(self) -> tuple[int, int]:
-        """The rows that were written, and those of them that failed."""
-        import pyarrow.compute
-        import pyarrow.dataset
-
-        table = pyarrow.dataset.dataset(self.out, filesystem=self._files, format="parquet")
-        failed = table.count_rows(filter=pyarrow.compute.field("error").is_valid())
-        return table.count_rows(), failed
-
-
-def _schema(names: Sequence[str]) -> Any:
-    import pyarrow
-
-    text = pyarrow.string()
-    fields = [("id", text), ("images", pyarrow.list_(text)), ("question", text), *((name, text) for name in names)]
-    return pyarrow.schema(fields)
-
-
-def _row(item: Item, names: Sequence[str]) -> dict[str, Any]:
-    """A row with its own columns as text: their types may differ from file to file."""
-    own = {name: _as_text(item.columns.get(name)) for name in names}
-    return {"id": item.id, "images": list(item.images), "question": item.question, **own}
-
-
-def _as_text(value: Any) -> str | None:
-    plain = to_json(value)
-    return plain if plain is None or isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)

@@ -145,6 +145,16 @@ def test_other_options_for_the_same_folder_are_refused(nodes: Nodes, photos: Pat
     assert "give --out another folder" in again.stderr
 
 
+def test_another_question_under_the_same_id_is_refused(nodes: Nodes, photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "in.csv"
+    table.write_text(f"id,image\nx,{photos / '00000.png'}\n")
+    call = ("batch", table, *ASK[2:], "--out", tmp_path / "out", "--ray", nodes.address, "--workers", "1")
+    assert run(*call, "--question", "What?").returncode == 0
+    again = run(*call, "--question", "Who?")
+    assert again.returncode == 1
+    assert "answers 'What?'" in again.stderr
+
+
 def test_archives_and_tables_that_hold_their_images_are_read(
     nodes: Nodes, photos: Path, expected: dict[str, str | None], tmp_path: Path
 ) -> None:
@@ -172,6 +182,7 @@ def test_archives_and_tables_that_hold_their_images_are_read(
         (("--limit", "2"), "do not go with --ray"),
         (("--gpus-per-worker", "1"), "the cluster has 0"),
         (("--shard", "3/2"), "K/N"),
+        (("--device", "cuda"), "cuda"),
     ],
 )
 def test_what_does_not_go_is_said(nodes: Nodes, photos: Path, tmp_path: Path, arguments: Any, said: str) -> None:
