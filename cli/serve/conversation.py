@@ -13,7 +13,7 @@ from .errors import ApiError
 from .images import Image
 
 MAX_MESSAGES = 1000
-"""More are no conversation that fits the context."""
+"""The most messages of one request; a longer conversation does not fit any context."""
 
 AnyFormat = JsonSchema | Regex | Choices
 

@@ -49,7 +49,7 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def headers(self) -> dict[str, str]:
-        """When to try again, or that it is no use."""
+        """Headers that tell a client when to try again, or not to."""
         if self.retry_after_s is not None:
             return {"retry-after": str(max(1, math.ceil(self.retry_after_s)))}
         return {"x-should-retry": "false"}

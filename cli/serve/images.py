@@ -29,7 +29,7 @@ class ImageReader:
         self._guard = UrlGuard(media_domains)
 
     def read(self, given: str, param: str, *, detail: str | None = None, num_crops: NumCrops | None = None) -> Image:
-        """One image. `param` names its place in the request. Raises ApiError for what is no image's source."""
+        """One image. `param` names its place in the request. Raises ApiError if it is neither a URL nor base64."""
         image = self._read(given.strip(), param)
         crops = num_crops if num_crops is not None else _CROPS[detail] if detail is not None else None
         return image if crops is None else CroppedImage(image, crops)

@@ -185,13 +185,6 @@ class Scheduler:
             if lane in self._lanes:
                 self._step(lane)
 
-    def close(self) -> None:
-        """Free everything; nothing is emitted any more."""
-        for lane in self._lanes:
-            lane.generation.close()
-        self._lanes.clear()
-        self._prefixes.shrink(0)
-
     def _room(self, job: Job) -> Room:
         memory = self._max_memory if job.max_memory is None else job.max_memory
         return replace(

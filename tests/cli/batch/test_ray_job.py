@@ -31,6 +31,7 @@ pytestmark = [
 ]
 
 ROWS = int(os.environ.get("PHI3V_RAY_ROWS", "120"))
+LIMIT_S = PATIENCE_S * max(1.0, ROWS / 300)
 QUESTION = "Help me get the title and author information of this book?"
 ASK = ("--question", QUESTION, "--model", "nano", "--device", "cpu", "--num-crops", "1", "--max-new-tokens", "40")
 WORKER = b"ray::MapWorker(MapBatches(Phi3Vision"
@@ -84,7 +85,7 @@ def expected(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PHI3V, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE_S)
+    return subprocess.run([*PHI3V, *map(str, arguments)], capture_output=True, text=True, timeout=LIMIT_S)
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
@@ -95,7 +96,7 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
 
 
 def wait_for_rows(out: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + LIMIT_S
     while len(rows_of(out)) < count:
         assert process.poll() is None, "the job ended before it could be disturbed"
         assert time.monotonic() < deadline, "no more rows are written"
@@ -128,7 +129,7 @@ def test_rows_are_there_once_whatever_dies(
         os.killpg(driver.pid, signal.SIGKILL)
     before = len(rows_of(out))
     assert before < ROWS
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 3, done.stderr[-2000:]
     rows = rows_of(out)
     assert len(rows) == ROWS + 1

@@ -203,14 +203,6 @@ def test_every_token_is_said_once_with_its_time(backend: FakeBatchBackend) -> No
     assert isinstance(run.events[-1], Ended)
 
 
-def test_closing_frees_everything(backend: FakeBatchBackend) -> None:
-    run = Run(backend)
-    run.ask(1, "long")
-    run.scheduler.work()
-    run.scheduler.close()
-    assert backend.log.running == 0
-
-
 class StrictBackend(FakeBatchBackend):
     """Refuses rows on both sides of the LongRoPE switch, as genai's backend does."""
 
