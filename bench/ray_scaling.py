@@ -6,6 +6,7 @@ What more machines would do is not measured: the sleeping workers show what Ray 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -78,7 +79,7 @@ def measure(
     record = Record.begin(
         RAY_FORMAT, BUILTIN, out=out, rows=rows, sleep_s=sleep_s, batch_size=_BATCH, rounds=[], sleeping=[]
     )
-    ray.init(num_cpus=max(*actors, 2) + 2, log_to_driver=False, include_dashboard=False, logging_level="error")
+    ray.init(num_cpus=max(*actors, 2) + 2, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     try:
         for _ in range(rounds):
             found = {}
@@ -88,12 +89,12 @@ def measure(
             record.add("rounds", found)
             say(f"nano: 1 worker {found['1']['rows_per_s']:.1f} rows/s, 2 workers {found['2']['rows_per_s']:.1f}")
         for workers in actors:
-            found = _run(ray, image, Sleeping, workers * 4 * _BATCH, workers, {"seconds": sleep_s})
-            found["overhead_ms_per_row"] = 1000 * (found["in_calls_s"] / found["rows"] - sleep_s)
-            record.add("sleeping", {"workers": workers, **found})
+            slept = _run(ray, image, Sleeping, workers * 4 * _BATCH, workers, {"seconds": sleep_s})
+            overhead_ms = 1000 * (slept["in_calls_s"] / slept["rows"] - sleep_s)
+            record.add("sleeping", {"workers": workers, **slept, "overhead_ms_per_row": overhead_ms})
             say(
-                f"{workers} sleeping: {found['rows_per_s']:.0f} rows/s of at most {workers / sleep_s:.0f}, "
-                f"{found['overhead_ms_per_row']:.2f} ms a row in our part"
+                f"{workers} sleeping: {slept['rows_per_s']:.0f} rows/s of at most {workers / sleep_s:.0f}, "
+                f"{overhead_ms:.2f} ms a row in our part"
             )
     finally:
         ray.shutdown()

@@ -105,5 +105,6 @@ def _assigned_cpus() -> int | None:
         return None
     if not ray.is_initialized():
         return None
-    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
+    context: Any = ray.get_runtime_context()
+    cpus = context.get_assigned_resources().get("CPU", 0)
     return max(1, int(cpus)) if cpus else None
