@@ -88,6 +88,7 @@ class InputReader:
             own = row.get("question")
             if own is not None and not isinstance(own, str):
                 raise click.UsageError(f"{place}: question is {own!r}; allowed: text")
+            own = own if own and own.strip() else None
             if not images and not own:
                 raise click.UsageError(
                     f"{place} names neither an image nor a question; columns: {', '.join(KNOWN_COLUMNS)}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -89,13 +90,15 @@ class LineMaker:
 
 
 def to_json(value: Any) -> Any:
-    """A cell of an input table as JSON has it: bytes become base64, dates and decimals their text."""
+    """A cell of an input table as JSON has it: bytes become base64, dates and decimals their text, NaN null."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, Mapping):
         return {str(name): to_json(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has neither NaN nor infinity
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)
 
 

@@ -123,6 +123,10 @@ def _schema(names: Sequence[str]) -> Any:
 
 def _row(item: Item, names: Sequence[str]) -> dict[str, Any]:
     """A row with its own columns as text: their types may differ from file to file."""
+    try:
+        item.id.encode()
+    except UnicodeEncodeError as exc:
+        raise click.UsageError(f"{item.id!r}: the name is not UTF-8, which Parquet needs; rename the file") from exc
     own = {name: _as_text(item.columns.get(name)) for name in names}
     return {"id": item.id, "images": list(item.images), "question": item.question, **own}
 

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,12 @@ KNOWN_COLUMNS = ("image", "images", "question", "id")
 _FOREIGN = (".json", ".ndjson", ".xls", ".xlsx", ".ods", ".txt", ".arrow", ".feather")
 _DELIMITERS = (",", ";", "\t")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_STATED_DELIMITER = re.compile(r"\"?sep=([^\r\n\"])\"?\r?\n", re.IGNORECASE)
+"""A first line that Excel writes and reads."""
+
+_NAMES = ("image", "id")
+"""Columns whose cells lose the blanks around them."""
+
 _LARGEST_FIELD = 2**31 - 1
 Row = dict[str, Any]
 
@@ -76,23 +83,26 @@ def _decode(file: Path, encoding: str | None) -> str:
 
 def _read_csv(file: Path, text: str) -> Iterator[tuple[str, Row]]:
     csv.field_size_limit(_LARGEST_FIELD)
+    stated = _STATED_DELIMITER.match(text)
+    text = text[stated.end() :] if stated else text
     try:
-        delimiter = _find_delimiter(text)
+        delimiter = stated[1] if stated else _find_delimiter(text)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         header = _read_header(file, next(filter(None, reader), []))
         for cells in filter(None, reader):
-            place = f"{file}:{reader.line_num}"
+            place = f"{file}:{reader.line_num + bool(stated)}"
             if len(cells) > len(header):
                 raise click.UsageError(
                     f"{place}: {len(cells)} cells, and the header has {len(header)}; put a cell that holds "
                     f"{delimiter!r} in quotes"
                 )
             row: Row = dict.fromkeys(header) | dict(zip(header, cells, strict=False))
+            row |= {name: row[name].strip() for name in _NAMES if row.get(name)}
             if row.pop("", None):
                 raise click.UsageError(f"{place}: a cell stands in a column without a name; name it in the header")
             yield place, row
     except csv.Error as exc:
-        raise click.UsageError(f"{file}:{reader.line_num} cannot be read: {exc}") from exc
+        raise click.UsageError(f"{file}:{reader.line_num + bool(stated)} cannot be read: {exc}") from exc
 
 
 def _find_delimiter(text: str) -> str:
@@ -142,7 +152,7 @@ def _parse_object(place: str, line: str) -> Row:
     if not isinstance(row, dict):
         example = '{"image": "a.png", "question": "?"}'
         raise click.UsageError(f"{place} is not a JSON object; write one per line: {example}")
-    return row
+    return {key if _name_column(key) in row else _name_column(key): value for key, value in row.items()}
 
 
 def _read_parquet(file: Path) -> Iterator[tuple[str, Row]]:

@@ -192,6 +192,17 @@ def test_tables_are_read_as_programs_write_them(tmp_path: Path, delimiter: str, 
     assert item.columns == {"größe, cm": "3,5", "text": "x" * 200_000}
 
 
+def test_what_spreadsheets_add_is_taken_off(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("sep=;\nimage; question ;note\n a.png ;  ; n\n", encoding="utf-8")
+    [item] = read(tmp_path / "t.csv").items
+    assert (item.images, item.question, item.columns) == ((f"{tmp_path}/a.png",), "What?", {"note": " n"})
+    (tmp_path / "t.csv").write_text("sep=|\nimage|note\na.png\nb.png|c|d\n")
+    with pytest.raises(click.UsageError, match=r"t.csv:4: 3 cells"):
+        read(tmp_path / "t.csv")
+    (tmp_path / "t.jsonl").write_text('{"Image": "a.png", "ID": 5}')
+    assert read(tmp_path / "t.jsonl").items[0].id == "5"
+
+
 def test_another_encoding_is_named_by_the_person(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes("image,question\nä.png,Größe?\n".encode("latin-1"))

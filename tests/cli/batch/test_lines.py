@@ -1,5 +1,7 @@
 """A row's line and its cells: typed fields, the input's own columns, failures."""
 
+import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -72,8 +74,19 @@ def test_own_columns_have_a_type_or_are_json() -> None:
     assert (rows[1]["mixed"], rows[1]["whole"], rows[1]["late"]) == ("2", None, "l")
 
 
-@pytest.mark.parametrize("value", [b"\x00\xff", 2**70])
-def test_what_json_lacks_is_text(value: object) -> None:
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (b"\x00\xff", "AP8="),
+        (2**70, 2**70),
+        (float("nan"), None),
+        (float("inf"), None),
+        (datetime.date(2026, 1, 2), "2026-01-02"),
+        (Decimal("1.50"), "1.50"),
+        ({"a": [float("nan"), b""]}, {"a": [None, ""]}),
+    ],
+    ids=str,
+)
+def test_what_json_lacks_is_text_or_null(value: object, kept: object) -> None:
     item = Item("a", (), "?", {"x": value})
-    line = LineMaker(None, [item]).make(item, result("t"))
-    assert line["x"] in ("AP8=", 2**70)
+    assert LineMaker(None, [item]).make(item, result("t"))["x"] == kept
