@@ -1,7 +1,8 @@
 """`Phi3Vision` in a pipeline as its documentation writes it."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from places import ROOT
@@ -52,7 +53,8 @@ def test_a_dataset_of_images_gets_answers() -> None:
 
 
 def test_a_schema_of_the_callers_own_travels_to_the_workers() -> None:
-    class Book(NamedTuple):
+    @dataclass
+    class Book:
         title: str
         author: str
 

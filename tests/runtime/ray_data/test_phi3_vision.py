@@ -1,8 +1,9 @@
 """`Phi3Vision` as Ray calls it, without Ray: batches in, tables out."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ QUESTION = "Help me get the title and author information of this book?"
 OPTIONS: dict[str, Any] = {"num_crops": 1, "max_new_tokens": 60}
 
 
-class Book(NamedTuple):
+@dataclass
+class Book:
     """What a cover says."""
 
     title: str
