@@ -190,7 +190,7 @@ def _connect(ray: Any, address: str) -> None:
         ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
-        ray.init(None if address == "local" else address, log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as exc:
         raise InferenceError(f"--ray {address}: {exc}; start Ray there (ray start --head), or give local") from exc
 
