@@ -22,8 +22,8 @@ from processes import PATIENCE_S, PHI3V, children, started
 
 pytestmark = pytest.mark.slow
 
-FILES = int(os.environ.get("PHI3V_JOB_FILES", "60"))
-ROWS = int(os.environ.get("PHI3V_JOB_ROWS", "1500"))
+FILES = int(os.environ.get("PHI3V_JOB_FILES", "40"))
+ROWS = int(os.environ.get("PHI3V_JOB_ROWS", "600"))
 SCHEMA = {
     "type": "object",
     "properties": {
