@@ -33,14 +33,14 @@ class Rows:
         return {}
 
     def question(self, number: int) -> str | None:
-        """A row's own question; None if it has none. Raises OptionError for what is no text."""
+        """A row's own question; None if it has none. Raises OptionError if it is not text."""
         found = self.columns[_QUESTION][number] if _QUESTION in self.columns else None
         if found is not None and not isinstance(found, str):
             raise OptionError(f"question is {found!r}; allowed: text")
         return found or None
 
     def images(self, number: int) -> list[Any]:
-        """A row's images, as sources. Raises ImageError for what is none."""
+        """A row's images, as sources. Raises ImageError for anything else."""
         several = self.columns[_IMAGES][number] if _IMAGES in self.columns else None
         one = self.columns[_IMAGE][number] if _IMAGE in self.columns else None
         if several is not None and not isinstance(several, list | tuple | np.ndarray):
