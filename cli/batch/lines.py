@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from phi3v.errors import Phi3VError
 from phi3v.structured.columns import AnswerColumns, Column, ColumnType, common_type, free_names, type_of
 
 if TYPE_CHECKING:
@@ -37,25 +38,19 @@ class LineMaker:
     def __init__(self, answer_format: AnswerFormat | None, items: Iterable[Item]) -> None:
         self.answers = AnswerColumns.of(answer_format)
         self._format = answer_format
-        taken = {column.name for column in (*_BEFORE, *_BEHIND, *self.field_columns())} | set(_KEYS)
+        self._fields = self.answers.renamed({column.name for column in (*_BEFORE, *_BEHIND)})
+        taken = {column.name for column in (*_BEFORE, *_BEHIND, *self._fields)} | set(_KEYS)
         self._names = free_names({name: None for item in items for name in item.columns}, taken, "input")
-
-    def field_columns(self) -> tuple[Column, ...]:
-        """The answers' columns under their names in the table: `answer_NAME` where a name is taken."""
-        taken = {column.name for column in (*_BEFORE, *_BEHIND)}
-        columns = self.answers.columns
-        names = free_names([column.name for column in columns], taken, "answer")
-        return tuple(Column(names[column.name], column.type, column.many) for column in columns)
 
     def make(self, item: Item, outcome: Outcome) -> Line:
         """The line of one row; `answer` is the value of an answer in a format, None if it failed."""
         head: Line = {"id": item.id, "images": list(item.images), "question": item.question}
         head |= {self._names[name]: to_json(value) for name, value in item.columns.items()}
         try:
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, Phi3VError):
                 raise outcome
             answer = self._read(outcome.text)
-        except Exception as exc:
+        except Phi3VError as exc:
             error = {"error": str(exc), "error_type": type(exc).__name__}
             return head | dict.fromkeys(_ANSWER) | {"notes": []} | error
         return head | {
@@ -76,11 +71,11 @@ class LineMaker:
 
     def columns(self, lines: Iterable[Line]) -> tuple[Column, ...]:
         """All columns of the table of these lines."""
-        return (*_BEFORE, *_carried_columns(lines), *self.field_columns(), *_BEHIND)
+        return (*_BEFORE, *_carried_columns(lines), *self._fields, *_BEHIND)
 
     def rows(self, lines: Iterable[Line], columns: Collection[Column]) -> Iterator[dict[str, Any]]:
         """The lines as cells, by column."""
-        fields = [column.name for column in self.field_columns()]
+        fields = [column.name for column in self._fields]
         for line in lines:
             flat = {**line, **(line["usage"] or {}), **(line["timings"] or {})}
             flat |= dict.fromkeys(fields)

@@ -33,9 +33,7 @@ class TableMaker:
         self._arrow: Any = pyarrow
         self._format = answer_format
         self._answers = AnswerColumns.of(answer_format)
-        columns = self._answers.columns
-        names = free_names([column.name for column in columns], {*_KEPT, *(c.name for c in _BEHIND)}, "answer")
-        self._columns = (*(Column(names[c.name], c.type, c.many) for c in columns), *_BEHIND)
+        self._columns = (*self._answers.renamed({*_KEPT, *(column.name for column in _BEHIND)}), *_BEHIND)
 
     def make(self, rows: Rows, outcomes: list[Outcome], *, keep_images: bool) -> pyarrow.Table:
         """The table of a batch."""

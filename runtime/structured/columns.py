@@ -71,6 +71,11 @@ class AnswerColumns:
             return cls((_column(WHOLE_ANSWER, schema, schema),), are_fields=False)
         return cls(tuple(_column(name, inner, schema) for name, inner in properties.items()), are_fields=True)
 
+    def renamed(self, taken: Collection[str]) -> tuple[Column, ...]:
+        """The columns as they stand in a table that has others: `answer_NAME` where a name is taken."""
+        names = free_names([column.name for column in self.columns], taken, WHOLE_ANSWER)
+        return tuple(Column(names[column.name], column.type, column.many) for column in self.columns)
+
     def split(self, value: Any) -> dict[str, Any]:
         """A finished answer's value (`AnswerFormat.read`) as cells, by column. Raises AnswerError."""
         if not self.are_fields:
