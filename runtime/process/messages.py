@@ -6,7 +6,7 @@ import pickle
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from ..errors import Phi3VError
+from ..errors import InferenceError, Phi3VError
 
 if TYPE_CHECKING:
     from ..prepare import PreparedRequest
@@ -81,9 +81,38 @@ class Ended:
 Event = Begun | Step | Ended
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An `Ask` in a message of its own, so that one that cannot be read there ends alone."""
+
+    number: int
+    content: bytes
+
+    def open(self) -> Ask:
+        """The request. Raises InferenceError for one that holds what only the other process knows."""
+        try:
+            found: Ask = pickle.loads(self.content)
+        except Exception as exc:  # unpickling raises whatever the classes in it raise
+            raise InferenceError(f"the process that holds the model cannot read the request: {exc}") from exc
+        return found
+
+
+def seal(ask: Ask) -> bytes:
+    """A request as it is sent. Raises InferenceError as `encode` does."""
+    return encode(Sealed(ask.number, encode(ask)))
+
+
+def encode(message: object) -> bytes:
+    """A message as it is sent. Raises InferenceError for what cannot be, such as an object of a function's own class."""
+    try:
+        return pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    except (pickle.PicklingError, TypeError, AttributeError) as exc:
+        raise InferenceError(f"the request cannot be sent to the process that holds the model: {exc}") from exc
+
+
 def write_message(to: IO[bytes], message: object) -> None:
     """Send a message. Raises OSError if the other end is gone."""
-    pickle.dump(message, to, protocol=pickle.HIGHEST_PROTOCOL)
+    to.write(encode(message))
     to.flush()
 
 

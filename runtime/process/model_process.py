@@ -6,6 +6,7 @@ wanted can be given up by ending that process.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -24,7 +25,7 @@ from ..machine.device_table import Device
 from ..models.folder import ModelDir
 from ..prepare import HdPreprocessor, PreparedRequest
 from .crops import CropsFile, CropsFolder
-from .messages import Ask, Begun, Cancel, Ended, Event, Load, Ready, Step, read_message, write_message
+from .messages import Ask, Begun, Cancel, Ended, Event, Load, Ready, Step, encode, read_message, seal, write_message
 
 _log = logging.getLogger("phi3v")
 _ENOUGH_TOKENS = 64
@@ -41,7 +42,10 @@ _PATIENCE = 1.5
 class _Pending:
     """A request that has no outcome yet."""
 
-    ask: Ask
+    number: int
+    message: bytes
+    """What the process is sent: a sealed `Ask`."""
+    crops: CropsFile | None
     listener: Callable[[Event], None]
     begun: float | None = None
     reads: int = 0
@@ -91,12 +95,12 @@ class ModelProcess(Closing):
         self._pending: dict[int, _Pending] = {}
         self._last = 0
         self._closed = False
-        self._loaded = self._watching = False
+        self._started = self._loaded = self._watching = False
         self._wake = threading.Event()
         self._prompt_token_s: float | None = None
         self._load_s = 0.0
         self._process: subprocess.Popen[bytes] | None = None
-        self._outbox: SimpleQueue[Any] = SimpleQueue()
+        self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
         self._crops = CropsFolder()
         self._first: SimpleQueue[Ready | Phi3VError] = SimpleQueue()
         """How the first start went."""
@@ -160,11 +164,15 @@ class ModelProcess(Closing):
                 parcel.discard()
                 raise InferenceError("this engine is closed; load the model again")
             self._last += 1
-            ask = Ask(self._last, parcel.prepared, parcel.crops, batch_size, max_memory)
-            self._pending[ask.number] = _Pending(ask, listener)
-            self._outbox.put(ask)
+            try:
+                message = seal(Ask(self._last, parcel.prepared, parcel.crops, batch_size, max_memory))
+            except InferenceError:
+                parcel.discard()
+                raise
+            self._pending[self._last] = _Pending(self._last, message, parcel.crops, listener)
+            self._outbox.put(message)
             self._wake.set()
-            return ask.number
+            return self._last
 
     def cancel(self, number: int) -> None:
         """Nobody waits for this answer any more. One that has ended already is ignored."""
@@ -174,7 +182,7 @@ class ModelProcess(Closing):
             if pending is None or pending.cancelled is not None:
                 return
             pending.cancelled = time.monotonic()
-            self._outbox.put(Cancel(number))
+            self._outbox.put(encode(Cancel(number)))
             if self._giving_up_pays():
                 _log.info("a prefill that nobody waits for is given up: loading the model anew takes less time")
                 self._kill()
@@ -198,18 +206,24 @@ class ModelProcess(Closing):
 
     def _supervise(self) -> None:
         """Run one process after the other until this object is closed."""
-        started = False
         while not self._closed:
             self._wake.clear()
-            failure = self._run()
-            if failure is not None and not started:
+            failure = self._try_run()
+            if failure is not None and not self._started:
                 self._first.put(failure)
                 return
-            started = True
             if failure is not None and not self._closed:
                 self._fail_all(failure)
                 self._wake.wait()  # what comes next is reason enough to try again
             self.restarts += 1
+
+    def _try_run(self) -> Phi3VError | None:
+        """As `_run`; what nobody foresaw is a failure too, because otherwise every request would wait for ever."""
+        try:
+            return self._run()
+        except Exception as exc:
+            _log.exception("the process that holds the model could not be run")
+            return InferenceError(f"the process that holds the model could not be run ({exc!r}); ask again")
 
     def _run(self) -> Phi3VError | None:
         """Start a process and relay its events until it ends. Returns the error if it could not load the model."""
@@ -224,32 +238,36 @@ class ModelProcess(Closing):
             )
         assert process.stdin is not None
         assert process.stdout is not None
-        failure: Phi3VError | None = None
-        with process.stdin as requests, process.stdout as events:
-            try:
-                write_message(requests, self._load)
-                ready = read_message(events)
-                if isinstance(ready, Ready):
-                    self._load_s, self._loaded = ready.load_s, True
-                    self._first.put(ready)
-                    writer = threading.Thread(target=_write_all, args=(self._outbox, requests), daemon=True)
-                    writer.start()
-                    self._relay(events)
-                    self._after_death(process, writer)
-                    return None
-                failure = ready
-            except (EOFError, OSError):
-                process.wait()
-                failure = InferenceError(
-                    f"the process that was to hold the model ended with status {process.returncode} while it loaded "
-                    f"{self.folder.path}; -9 is the system's answer to too little memory: close other programs, or "
-                    "take a smaller model"
-                )
-            finally:
-                self._loaded = False
-                process.kill()
-                process.wait()
-        return failure
+        requests, events = process.stdin, process.stdout
+        try:
+            write_message(requests, self._load)
+            ready = read_message(events)
+            if not isinstance(ready, Ready):
+                failure: Phi3VError = ready
+                return failure
+            self._load_s, self._loaded = ready.load_s, True
+            if not self._started:
+                self._started = True
+                self._first.put(ready)
+            writer = threading.Thread(target=_write_all, args=(self._outbox, requests), daemon=True)
+            writer.start()
+            self._relay(events)
+            self._after_death(process, writer)
+            return None
+        except (EOFError, OSError):
+            process.wait()
+            return InferenceError(
+                f"the process that was to hold the model ended with status {process.returncode} while it loaded "
+                f"{self.folder.path}; -9 is the system's answer to too little memory: close other programs, or "
+                "take a smaller model"
+            )
+        finally:
+            self._loaded = False
+            process.kill()
+            process.wait()
+            events.close()
+            with contextlib.suppress(OSError):  # what the process was still to be sent
+                requests.close()
 
     def _relay(self, events: Any) -> None:
         while True:
@@ -286,7 +304,7 @@ class ModelProcess(Closing):
             self._outbox = SimpleQueue()
             running = self._take_pending(lambda one: one.begun is not None or one.cancelled is not None)
             for waiting in self._pending.values():
-                self._outbox.put(waiting.ask)
+                self._outbox.put(waiting.message)
         reason = (
             f"the process that holds the model ended with status {process.returncode}, and another one is started; "
             "-9 is the system's answer to too little memory: lower the batch size or the memory limit"
@@ -303,17 +321,17 @@ class ModelProcess(Closing):
     def _take_pending(self, which: Callable[[_Pending], bool]) -> list[_Pending]:
         taken = [one for one in self._pending.values() if which(one)]
         for one in taken:
-            del self._pending[one.ask.number]
+            del self._pending[one.number]
         return taken
 
     def _end(self, pending: list[_Pending], error: InferenceError) -> None:
         for one in pending:
             self._discard(one)
-            one.listener(Ended(one.ask.number, None, error))
+            one.listener(Ended(one.number, None, error))
 
     def _discard(self, pending: _Pending) -> None:
-        if pending.ask.crops is not None:
-            pending.ask.crops.delete()
+        if pending.crops is not None:
+            pending.crops.delete()
 
     def _giving_up_pays(self) -> bool:
         """Whether the process reads a long prompt that nobody waits for, and does nothing else."""
@@ -356,10 +374,11 @@ class ModelProcess(Closing):
             self._process.kill()
 
 
-def _write_all(outbox: SimpleQueue[Any], to: Any) -> None:
+def _write_all(outbox: SimpleQueue[bytes | None], to: Any) -> None:
     """Send messages until None comes. A process that has ended is not this thread's business."""
     while (message := outbox.get()) is not None:
         try:
-            write_message(to, message)
+            to.write(message)
+            to.flush()
         except (OSError, ValueError):
             return

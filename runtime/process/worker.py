@@ -11,9 +11,9 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, BinaryIO
 
-from ..errors import OptionError, Phi3VError
+from ..errors import InferenceError, OptionError, Phi3VError
 from ..machine.child_process import die_with
-from .messages import Ask, Cancel, Ended, Load, Ready, read_message, write_message
+from .messages import Cancel, Ended, Load, Ready, Sealed, read_message, write_message
 
 if TYPE_CHECKING:
     from .scheduler import Scheduler
@@ -25,7 +25,7 @@ def main() -> None:
     events = _take_standard_output()
     load_message: Load = read_message(sys.stdin.buffer)
     die_with(load_message.parent)
-    inbox: SimpleQueue[Ask | Cancel] = SimpleQueue()
+    inbox: SimpleQueue[Sealed | Cancel] = SimpleQueue()
     try:
         _run(load_message, inbox, events)
     except BrokenPipeError:
@@ -39,7 +39,7 @@ def _take_standard_output() -> BinaryIO:
     return os.fdopen(ours, "wb")
 
 
-def _run(wanted: Load, inbox: SimpleQueue[Ask | Cancel], events: BinaryIO) -> None:
+def _run(wanted: Load, inbox: SimpleQueue[Sealed | Cancel], events: BinaryIO) -> None:
     from ..genai.backend import GenaiBackend
     from ..machine.device import choose_device, select_device
     from ..models.folder import ModelDir
@@ -66,7 +66,7 @@ def _run(wanted: Load, inbox: SimpleQueue[Ask | Cancel], events: BinaryIO) -> No
         scheduler.work()
 
 
-def _receive(inbox: SimpleQueue[Ask | Cancel]) -> None:
+def _receive(inbox: SimpleQueue[Sealed | Cancel]) -> None:
     """Fill the inbox; end this process with the other one."""
     while True:
         try:
@@ -75,7 +75,7 @@ def _receive(inbox: SimpleQueue[Ask | Cancel]) -> None:
             os._exit(0)
 
 
-def _take_messages(scheduler: Scheduler, inbox: SimpleQueue[Ask | Cancel], events: BinaryIO) -> None:
+def _take_messages(scheduler: Scheduler, inbox: SimpleQueue[Sealed | Cancel], events: BinaryIO) -> None:
     """Take all messages that are there; wait for one if there is nothing else to do."""
     try:
         while True:
@@ -88,9 +88,14 @@ def _take_messages(scheduler: Scheduler, inbox: SimpleQueue[Ask | Cancel], event
         pass
 
 
-def _submit(scheduler: Scheduler, ask: Ask, events: BinaryIO) -> None:
+def _submit(scheduler: Scheduler, sealed: Sealed, events: BinaryIO) -> None:
     from .scheduler import Job
 
+    try:
+        ask = sealed.open()
+    except InferenceError as exc:
+        write_message(events, Ended(sealed.number, None, exc))
+        return
     prepared = ask.prepared
     if ask.crops is not None:
         try:

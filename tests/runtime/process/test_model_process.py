@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,44 @@ def test_the_process_that_dies_ends_what_ran_and_the_next_one_answers_what_waite
     assert [type(one.end().error) for one in running] == [ModelProcessError] * 2
     assert [type(one.end().error) for one in waiting] == [type(None)] * 3
     assert process.process_id not in (first, None)
+
+
+def test_a_process_that_dies_in_the_middle_of_a_message_is_replaced(process: ModelProcess) -> None:
+    first = process.process_id
+    assert first is not None
+    os.kill(first, signal.SIGSTOP)
+    asked = [Asked(process, "hi " * 300) for _ in range(60)]  # more than a pipe holds
+    time.sleep(0.2)
+    os.kill(first, signal.SIGKILL)
+    assert [type(one.end().error) for one in asked] == [type(None)] * 60
+
+
+def test_a_fault_nobody_foresaw_ends_what_waits_and_not_what_comes(
+    process: ModelProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(process, "_note", fail)
+    with pytest.raises(InferenceError, match="a fault"):
+        raise Asked(process, "hi").end().error or AssertionError
+    assert Asked(process, "hi").end().error is None
+
+
+def test_a_request_that_cannot_be_sent_is_refused_and_the_next_one_answered(
+    process: ModelProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Local(str):
+        pass
+
+    with pytest.raises(InferenceError, match="cannot be sent"):
+        Asked(process, Local("hi"))
+    Local.__qualname__ = "Local"
+    monkeypatch.setattr(sys.modules[__name__], "Local", Local, raising=False)  # known here, and not there
+    with pytest.raises(InferenceError, match="cannot read"):
+        raise Asked(process, Local("hi")).end().error or AssertionError
+    assert Asked(process, "hi").end().error is None
 
 
 def test_the_crops_of_a_request_are_freed_with_its_end(process: ModelProcess) -> None:
