@@ -16,7 +16,7 @@ ALWAYS_INSTALLED = ("runtime", "cli", "export/hub")
 
 OPTIONAL_FILES = {
     file.relative_to(ROOT).as_posix()
-    for file in (ROOT / "cli" / "serve").glob("*.py")
+    for file in (ROOT / "cli" / "serve").rglob("*.py")
     if file.stem not in ("command", "settings", "server")
 }
 """Files of those folders that may import at their top what only an extra brings, as nobody imports them without it."""

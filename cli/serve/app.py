@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from phi3v.errors import Phi3VError
@@ -22,6 +22,7 @@ from .guard import Guard
 from .images import ImageReader
 from .metrics import CONTENT_TYPE
 from .openapi import make_openapi
+from .page.routes import page_routes
 from .responses import respond
 from .service import Service
 from .settings import Settings
@@ -42,7 +43,7 @@ def make_app(settings: Settings, folder: ModelDir) -> Starlette:
             await service.close()
 
     routes = [
-        Route("/", _home),
+        *page_routes(),
         Route("/health", _health),
         Route("/metrics", _metrics),
         Route("/openapi.json", _openapi),
@@ -79,10 +80,6 @@ def make_app(settings: Settings, folder: ModelDir) -> Starlette:
     app.state.service = service
     app.state.images = ImageReader(settings.media_domains)
     return app
-
-
-async def _home(request: Request) -> Response:
-    return PlainTextResponse("phi3v is running\n")
 
 
 async def _health(request: Request) -> Response:

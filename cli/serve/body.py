@@ -1,4 +1,4 @@
-"""Reads the body of a request as a pydantic model: bounded in bytes and in time, before anything of it is used."""
+"""Reads the body of a request, as bytes or as a pydantic model: bounded in bytes and in time, before it is used."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ M = TypeVar("M", bound=BaseModel)
 
 async def read_body(request: Request, kind: type[M], timeout_s: float) -> M:
     """The body as a model. Raises ApiError."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            data = await _read_bounded(request)
-    except TimeoutError as exc:
-        raise ApiError(408, f"the request did not arrive within {timeout_s:g} s") from exc
-    except ClientDisconnect as exc:
-        raise ApiError(400, "the connection ended before the request did") from exc
+    data = await read_bytes(request, timeout_s)
     try:
         return await asyncio.to_thread(kind.model_validate_json, data)
     except ValidationError as exc:
         raise as_param_error(exc) from exc
+
+
+async def read_bytes(request: Request, timeout_s: float) -> bytes:
+    """The body as it was sent. Raises ApiError."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _read_bounded(request)
+    except TimeoutError as exc:
+        raise ApiError(408, f"the request did not arrive within {timeout_s:g} s") from exc
+    except ClientDisconnect as exc:
+        raise ApiError(400, "the connection ended before the request did") from exc
 
 
 async def _read_bounded(request: Request) -> bytes:

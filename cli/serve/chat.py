@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from phi3v import GenerationRequest, GenerationResult, Token, Usage
+from phi3v import GenerationRequest, GenerationResult, Timings, Token, Usage
 from phi3v.errors import Phi3VError
 from phi3v.tokenizer import Tokenizer
 
@@ -31,6 +31,7 @@ from .chat_wire import (
     SchemaFormat,
     TextFormat,
     TextPart,
+    TimingsSent,
     TokenLogprob,
     TopLogprob,
     UsageSent,
@@ -59,7 +60,8 @@ async def complete_chat(request: Request) -> Response:
     finished = await unless_gone(request, read_all(answers))
     choices = [_choice(number, one, tokenizer, bool(body.logprobs)) for number, one in enumerate(finished)]
     usage = add_usage([one.result.usage for one in finished])
-    return JSONResponse(ChatCompletion(**head, choices=choices, usage=usage).model_dump())
+    timings = _timings(finished[0].result.timings)
+    return JSONResponse(ChatCompletion(**head, choices=choices, usage=usage, timings=timings).model_dump())
 
 
 def read_chat(body: ChatRequest, images: ImageReader) -> GenerationRequest:
@@ -133,15 +135,21 @@ async def _stream(
     try:
         for number in range(len(answers)):
             yield chunk(number, Delta(role="assistant", content=""))
-        used: list[Usage] = []
+        results: list[GenerationResult] = []
         async for number, found in read_tokens(answers):
             if isinstance(found, GenerationResult):
-                used.append(found.usage)
+                results.append(found)
                 yield chunk(number, Delta(), finish_reason(found))
             elif found.text or logprobs:
                 yield chunk(number, Delta(content=found.text), None, found)
         if include_usage:
-            yield _dump(ChatChunk(**head, choices=[], usage=add_usage(used)), include_usage)
+            last = ChatChunk(
+                **head,
+                choices=[],
+                usage=add_usage([result.usage for result in results]),
+                timings=_timings(results[0].timings),
+            )
+            yield _dump(last, include_usage)
         yield "data: [DONE]\n\n"
     except Phi3VError as exc:
         yield event(as_api_error(exc).content())
@@ -156,6 +164,8 @@ def _dump(chunk: ChatChunk, include_usage: bool) -> str:
         choice["delta"] = {name: value for name, value in choice["delta"].items() if value is not None}
     if not include_usage:
         del content["usage"]
+    if chunk.timings is None:
+        del content["timings"]
     return event(content)
 
 
@@ -181,6 +191,10 @@ def _top(token: int, logprob: float, tokenizer: Tokenizer) -> TopLogprob:
     piece = tokenizer.piece(token)
     # JSON has no -inf; OpenAI sends this for what is as good as impossible.
     return TopLogprob(token=piece.decode(errors="replace"), logprob=max(logprob, -9999.0), bytes=list(piece))
+
+
+def _timings(timings: Timings) -> TimingsSent:
+    return TimingsSent(**{name: getattr(timings, name) for name in TimingsSent.model_fields})
 
 
 def add_usage(used: Sequence[Usage]) -> UsageSent:

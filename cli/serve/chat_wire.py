@@ -207,6 +207,19 @@ class UsageSent(Sent):
     prompt_tokens_details: PromptDetails
 
 
+class TimingsSent(Sent):
+    """How long the answer took, in seconds; the first one's of several. An extension, as of llama.cpp's server."""
+
+    image_decode_s: float
+    preprocess_s: float
+    prefill_s: float
+    ttft_s: float
+    decode_s: float
+    tpot_s: float
+    tokens_per_s: float
+    total_s: float
+
+
 class ChatCompletion(Sent):
     """All answers."""
 
@@ -216,6 +229,7 @@ class ChatCompletion(Sent):
     model: str
     choices: list[Choice]
     usage: UsageSent
+    timings: TimingsSent
     system_fingerprint: None = None
 
 
@@ -244,3 +258,4 @@ class ChatChunk(Sent):
     model: str
     choices: list[ChunkChoice]
     usage: UsageSent | None = None
+    timings: TimingsSent | None = None

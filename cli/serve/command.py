@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 @click.option(
     "--allow-host", "hosts", multiple=True, metavar="NAME", help="A name this server is called by; may be repeated."
 )
+@click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
 @click.option(
     "--cors-origin",
     "cors_origins",
@@ -72,11 +73,12 @@ def serve_command(
     media_domains: tuple[str, ...],
     hosts: tuple[str, ...],
     cors_origins: tuple[str, ...],
+    open_page: bool,
 ) -> None:
-    """Serve the model to programs that speak OpenAI's or Ollama's API.
+    """Serve the model as a web page, and to programs that speak OpenAI's or Ollama's API.
 
     \b
-    phi3v serve --model nano
+    phi3v serve --model nano --open
     curl http://127.0.0.1:8000/v1/models
     """
     from phi3v.models.folder import ModelDir
@@ -100,4 +102,6 @@ def serve_command(
     )
     if host not in ("127.0.0.1", "localhost", "::1") and api_key is None and uds is None:
         say(f"anybody who reaches {host} can ask; --api-key KEY keeps strangers out")
-    run_server(settings, folder, host=host, port=port, uds=uds, say=say)
+    if open_page and uds is not None:
+        raise click.UsageError("--open needs a port, which --uds replaces; give one of them")
+    run_server(settings, folder, host=host, port=port, uds=uds, open_page=open_page, say=say)

@@ -11,6 +11,7 @@ from phi3v import __version__
 
 from .chat_wire import ChatCompletion, ChatRequest
 from .ollama_wire import OllamaChat, OllamaGenerate, OllamaShow
+from .page.routes import Fields
 from .responses_wire import ResponsesRequest
 
 _POSTS: tuple[tuple[str, str, type[BaseModel], type[BaseModel] | None], ...] = (
@@ -19,6 +20,7 @@ _POSTS: tuple[tuple[str, str, type[BaseModel], type[BaseModel] | None], ...] = (
     ("/api/chat", "Answer a conversation, as Ollama", OllamaChat, None),
     ("/api/generate", "Answer a prompt, as Ollama", OllamaGenerate, None),
     ("/api/show", "Describe the model, as Ollama", OllamaShow, None),
+    ("/page/schema", "The JSON schema behind a list of fields", Fields, None),
 )
 _GETS = (
     ("/v1/models", "The models: one"),
@@ -28,6 +30,7 @@ _GETS = (
     ("/api/version", "The version of Ollama's API"),
     ("/api/tags", "The models, as Ollama"),
     ("/api/ps", "The models that are loaded, as Ollama"),
+    ("/page/model", "What the page says about the model"),
 )
 _ERRORS = {
     "400": "A field is wrong or not supported",

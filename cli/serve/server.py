@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import threading
+import urllib.parse
+import webbrowser
 from collections.abc import Callable
 
 from phi3v.errors import MissingDependencyError
@@ -17,12 +20,23 @@ DRAIN_S = 60
 """The longest that answers may take that run when the server is told to end."""
 
 _MOST_CONNECTIONS = 1024
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
 def run_server(
-    settings: Settings, folder: ModelDir, *, host: str, port: int, uds: str | None, say: Callable[[str], None]
+    settings: Settings,
+    folder: ModelDir,
+    *,
+    host: str,
+    port: int,
+    uds: str | None,
+    open_page: bool,
+    say: Callable[[str], None],
 ) -> None:
-    """Serve a model folder until SIGINT or SIGTERM, which let running answers end first. Raises Phi3VError."""
+    """Serve a model folder until SIGINT or SIGTERM, which let running answers end first. Raises Phi3VError.
+
+    With `open_page` a browser opens the page, the key in the part of its address that browsers send to no server.
+    """
     try:
         import uvicorn
 
@@ -38,7 +52,9 @@ def run_server(
             if self.started and uds is None:
                 at = self.servers[0].sockets[0].getsockname()[:2]
                 name = f"[{at[0]}]" if ":" in at[0] else at[0]
-                say(f"{folder.name} at http://{name}:{at[1]}/v1 (OpenAI) and http://{name}:{at[1]} (Ollama)")
+                say(f"{folder.name} at http://{name}:{at[1]} (web page, Ollama) and http://{name}:{at[1]}/v1 (OpenAI)")
+                if open_page:
+                    _open_page(at[0], at[1], settings.api_key, say)
             elif self.started:
                 say(f"{folder.name} at {uds}")
 
@@ -57,3 +73,16 @@ def run_server(
     )
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn's own handler drains, then raises the signal once more
     Server(config).run()
+
+
+def _open_page(host: str, port: int, key: str | None, say: Callable[[str], None]) -> None:
+    name = _EVERY_ADDRESS.get(host, f"[{host}]" if ":" in host else host)
+    fragment = "" if key is None else f"#key={urllib.parse.quote(key, safe='')}"
+    # A thread: some browsers hold the caller until they end.
+    url = f"http://{name}:{port}/"
+    threading.Thread(target=_open_in_browser, args=(url, fragment, say), daemon=True).start()
+
+
+def _open_in_browser(url: str, fragment: str, say: Callable[[str], None]) -> None:
+    if not webbrowser.open(url + fragment):
+        say(f"no browser can be opened here; open {url} yourself")

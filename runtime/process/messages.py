@@ -103,7 +103,7 @@ def seal(ask: Ask) -> bytes:
 
 
 def encode(message: object) -> bytes:
-    """A message as it is sent. Raises InferenceError for what cannot be, such as an object of a function's own class."""
+    """A message as it is sent. Raises InferenceError for what cannot be, such as an object of a local class."""
     try:
         return pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, TypeError, AttributeError) as exc:
