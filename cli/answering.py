@@ -80,14 +80,16 @@ def open_answer(
     use_warm: bool = True,
     keep_alive_s: float | None = None,
     streams: bool = True,
+    load_here: Callable[[], LoadedEngine] | None = None,
 ) -> OpenAnswer:
     """Have a request answered wherever that is quickest, and return the answer; close it when done. Raises Phi3VError.
 
     With `use_warm` a warm engine is looked for first. `keep_alive_s` is its idle time from now on; if there is no warm
     engine, one is started. 0 starts none, and ends one that is there after this answer; None changes nothing. `streams`
-    says that the text is printed as it comes: the answer cannot restart once part of it was printed.
+    says that the text is printed as it comes: the answer cannot restart once part of it was printed. `load_here` loads
+    the model in place of `load_engine`.
     """
-    load_here = partial(load_engine, model, device, request.images)
+    load_here = load_here or partial(load_engine, model, device, request.images)
     asked = _ask_warm_engine(request, model, device, keep_alive_s) if use_warm else None
     return OpenAnswer(request, asked or load_here(), load_here, streams)
 

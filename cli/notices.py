@@ -53,7 +53,7 @@ def announce_model(model: ModelDir, *, named: bool) -> None:
 
 def check_request(model: ModelDir, request: GenerationRequest) -> None:
     """Refuse what this model cannot answer, and say what its answers are not worth. Raises click.UsageError."""
-    if model.needs_image and not request.images:
+    if model.needs_image and not (request.images or any(turn.images for turn in request.earlier)):
         raise click.UsageError(
             f"{model.name} ({model.brief}) answers questions about images only, and none is given; add one, or "
             "`phi3v pull` Phi-3-vision"

@@ -16,8 +16,9 @@ ALWAYS_INSTALLED = ("runtime", "cli", "export/hub")
 
 OPTIONAL_FILES = {
     file.relative_to(ROOT).as_posix()
-    for file in (ROOT / "cli" / "serve").rglob("*.py")
-    if file.stem not in ("command", "settings", "server")
+    for folder in ("serve", "llm", "mcp")
+    for file in (ROOT / "cli" / folder).rglob("*.py")
+    if file.stem not in ("command", "settings", "server", "announce")
 }
 """Files of those folders that may import at their top what only an extra brings, as nobody imports them without it."""
 

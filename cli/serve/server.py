@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import socket
@@ -10,10 +11,11 @@ import urllib.parse
 import webbrowser
 from collections.abc import Callable
 
-from phi3v.errors import MissingDependencyError
+from phi3v.errors import MissingDependencyError, WarmEngineError
 from phi3v.machine.install import install_line
 from phi3v.models.folder import ModelDir
 
+from .announce import announced
 from .settings import Settings
 
 DRAIN_S = 60
@@ -50,11 +52,16 @@ def run_server(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started and uds is None:
-                at = self.servers[0].sockets[0].getsockname()[:2]
-                name = f"[{at[0]}]" if ":" in at[0] else at[0]
-                say(f"{folder.name} at http://{name}:{at[1]} (web page, Ollama) and http://{name}:{at[1]}/v1 (OpenAI)")
+                bound, number = self.servers[0].sockets[0].getsockname()[:2]
+                url = f"http://{_in_url(bound)}:{number}"
+                say(f"{folder.name} at {url} (web page, Ollama) and {url}/v1 (OpenAI)")
+                here = f"http://{_EVERY_ADDRESS.get(bound, _in_url(bound))}:{number}"
+                try:
+                    announcement.enter_context(announced(here, folder))
+                except (WarmEngineError, OSError) as exc:
+                    say(f"other programs of yours do not find this server by themselves: {exc}")
                 if open_page:
-                    _open_page(at[0], at[1], settings.api_key, say)
+                    _open_page(f"{here}/", settings.api_key, say)
             elif self.started:
                 say(f"{folder.name} at {uds}")
 
@@ -72,14 +79,17 @@ def run_server(
         server_header=False,
     )
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn's own handler drains, then raises the signal once more
-    Server(config).run()
+    with contextlib.ExitStack() as announcement:
+        Server(config).run()
 
 
-def _open_page(host: str, port: int, key: str | None, say: Callable[[str], None]) -> None:
-    name = _EVERY_ADDRESS.get(host, f"[{host}]" if ":" in host else host)
+def _in_url(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _open_page(url: str, key: str | None, say: Callable[[str], None]) -> None:
     fragment = "" if key is None else f"#key={urllib.parse.quote(key, safe='')}"
     # A thread: some browsers hold the caller until they end.
-    url = f"http://{name}:{port}/"
     threading.Thread(target=_open_in_browser, args=(url, fragment, say), daemon=True).start()
 
 

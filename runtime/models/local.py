@@ -165,7 +165,7 @@ def _describe_missing(wanted: str) -> str:
     held = ", ".join(dict.fromkeys(model.full_name for model in models)) or "none"
     name, variant = split_name(wanted)
     here = [known for model in models for known in ((model.full_name,) if variant else (model.name,))]
-    near = suggest(wanted, [*here, BUILTIN_NAME, *PUBLISHED_NAMES])
+    near = suggest(wanted, {*here, BUILTIN_NAME, *PUBLISHED_NAMES} - {wanted})
     remedy = f"fetch it with `phi3v pull {wanted}`" if name in PUBLISHED_NAMES else "`phi3v models` lists what there is"
     return f"{wanted} is neither a folder nor a model on this machine (pulled: {held}){near}; {remedy}"
 
