@@ -23,6 +23,7 @@ from .doctor import doctor
 from .exit_status import FAILED, INTERRUPTED
 from .export import export
 from .info import info
+from .mcp.command import mcp_command
 from .migrate import migrate
 from .models import models
 from .pull import pull
@@ -116,5 +117,8 @@ def main() -> None:
     warnings.simplefilter("ignore", BuiltinModelWarning)  # notices.py says it in other words
 
 
-for _command in (ask, chat, batch, warm, serve_command, pull, models, verify, rm, info, doctor, export, migrate, bench):
+_COMMANDS = (
+    ask, chat, batch, warm, serve_command, mcp_command, pull, models, verify, rm, info, doctor, export, migrate, bench
+)  # fmt: skip
+for _command in _COMMANDS:
     main.add_command(_command)
