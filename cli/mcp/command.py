@@ -57,7 +57,7 @@ def mcp_command(
 
     try:
         from .http import run_http
-        from .server import make_server
+        from .tools import make_server
     except ImportError as exc:
         raise MissingDependencyError(f"phi3v mcp needs {exc.name}; run: {install_line('mcp')}") from exc
     if api_key == "":

@@ -139,7 +139,7 @@ def test_wrong_arguments_are_tool_errors_and_the_server_goes_on(arguments: dict[
 
 
 def test_a_call_that_is_cancelled_ends_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    from phi3v.cli.mcp import server
+    from phi3v.cli.mcp import tools
     from phi3v.models.folder import BUILTIN, ModelDir
 
     engines = []
@@ -149,8 +149,8 @@ def test_a_call_that_is_cancelled_ends_the_answer(monkeypatch: pytest.MonkeyPatc
             super().__init__(*arguments)
             engines.append(self)
 
-    monkeypatch.setattr(server, "AsyncEngine", Engine)
-    monkeypatch.setattr(server, "GenerationRequest", partial(phi3v.GenerationRequest, max_new_tokens=3500))
+    monkeypatch.setattr(tools, "AsyncEngine", Engine)
+    monkeypatch.setattr(tools, "GenerationRequest", partial(phi3v.GenerationRequest, max_new_tokens=3500))
 
     async def use(connected: Any) -> None:
         endless = '{"type": "string", "pattern": "^[a-z]{9000}$"}'
@@ -172,7 +172,7 @@ def test_a_call_that_is_cancelled_ends_the_answer(monkeypatch: pytest.MonkeyPatc
             return []
 
     async def run() -> None:
-        made = server.make_server(ModelDir.open(BUILTIN), "cpu", EXAMPLE_IMAGES)
+        made = tools.make_server(ModelDir.open(BUILTIN), "cpu", EXAMPLE_IMAGES)
         async with asyncio.timeout(PATIENCE_S), mcp.Client(made) as connected:
             await use(connected)
 
