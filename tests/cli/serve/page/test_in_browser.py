@@ -193,6 +193,33 @@ def test_stop_ends_an_answer_and_keeps_what_there_is(visit: Visit, server: Serve
     expect(thumbnails(page)).to_have_count(1)
 
 
+def test_a_server_that_is_lost_is_an_error_at_the_answer(visit: Visit) -> None:
+    with serving() as lost:
+        page = visit(lost.url, expected_errors=10)
+        drop(page, "cover.png")
+        expect(thumbnails(page)).to_contain_text("tokens")
+        page.get_by_text("Format and options").click()
+        page.get_by_label("Answer as a table").fill(LONG)
+        page.get_by_label("Most tokens").fill("3000")
+        ask(page, "Go on.")
+        expect(answers(page)).to_contain_text(re.compile("[a-z]{5}"))
+        lost.process.kill()
+        expect(page.locator("article")).to_contain_text("The server was lost.")
+        expect(page.get_by_role("button", name="Edit and ask again")).to_be_visible()
+
+
+def test_a_wrong_option_is_shown_and_nothing_is_sent(visit: Visit) -> None:
+    page = visit()
+    drop(page, "cover.png")
+    expect(thumbnails(page)).to_contain_text("tokens")
+    page.get_by_text("Format and options").click()
+    page.get_by_label("Most tokens").fill("0")
+    page.get_by_text("Format and options").click()
+    ask(page, COVER)
+    expect(page.get_by_label("Most tokens")).to_be_visible()
+    expect(answers(page)).to_have_count(0)
+
+
 def test_a_reload_keeps_the_conversation_and_it_goes_on(visit: Visit) -> None:
     page = visit()
     drop(page, "cover.png")
