@@ -83,3 +83,10 @@ def test_open_webui_asks_the_server_that_compose_starts() -> None:
     assert "phi3v" in phi3v["command"]  # a name that it is called by
     assert (DEPLOY / phi3v["build"]["dockerfile"].removeprefix("deploy/")).is_file()
     assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service["ports"])
+
+
+def test_the_files_that_the_page_of_integrations_names_are_there() -> None:
+    page = (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w~.])deploy/[\w.]+\w", page))
+    assert len(named) >= 4
+    assert [path for path in named if not (ROOT / path).is_file()] == []

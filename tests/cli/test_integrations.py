@@ -139,8 +139,3 @@ def test_the_lines_for_phi3v_are_ones_that_it_takes() -> None:
         name, *arguments = shlex.split(line)[1:]
         arguments = [str(DOCS.parent / "examples") if one == "examples" else one for one in arguments]
         main.commands[name].make_context(name, arguments)
-
-
-def test_the_files_that_the_page_names_are_there() -> None:
-    for path in re.findall(r"(?<![\w~.])deploy/[\w.]+", PAGE):
-        assert (ROOT / path).is_file(), path

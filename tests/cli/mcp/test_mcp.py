@@ -200,6 +200,10 @@ def test_http_wants_the_key_and_a_known_host() -> None:
                 result = await connected.call_tool("look", {"images": ["cover.png"], "question": COVER})
                 assert "ALONE" in text_of(result)
 
+    async def use_twice(url: str) -> None:
+        await asyncio.gather(use(url), use(url))
+        await use(url)
+
     command = [
         *PHI3V,
         "mcp",
@@ -219,7 +223,7 @@ def test_http_wants_the_key_and_a_known_host() -> None:
         assert status(url) == 401
         assert status(url, host="evil.example", authorization="Bearer secret") == 403
         assert status(url, origin="https://evil.example", authorization="Bearer secret") == 403
-        asyncio.run(use(url))
+        asyncio.run(use_twice(url))
 
 
 def test_the_command_line_says_what_is_missing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The page at `/` as it is sent, and what only it asks the server."""
 
+import importlib.resources
 import json
 import re
 import urllib.error
@@ -13,7 +14,7 @@ from serve_process import ServeProcess, serving
 
 pytest.importorskip("uvicorn")
 
-PAGE = ROOT / "cli" / "serve" / "page" / "index.html"
+PAGE = importlib.resources.files("phi3v.cli.serve.page") / "index.html"
 
 
 def open_page(server: ServeProcess, accept: str) -> tuple[str, dict[str, str]]:
