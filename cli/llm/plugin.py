@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ def register_models(register: Callable[..., None], model_aliases: Any) -> None:
 def _names() -> Iterator[str]:
     yield BUILTIN_NAME
     yield from PUBLISHED_NAMES
-    for model in local_models():
-        yield model.name
-        yield model.full_name
+    with contextlib.suppress(OSError):  # a cache that cannot be read must not end every `llm` command
+        for model in local_models():
+            yield model.name
+            yield model.full_name

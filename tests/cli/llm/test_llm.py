@@ -47,6 +47,10 @@ def test_the_models_are_listed_by_their_names(run_llm: Llm) -> None:
         assert line in listed
 
 
+def test_a_cache_that_cannot_be_read_leaves_the_other_models(run_llm: Llm) -> None:
+    assert "phi3v/nano" in run_llm("models", "list", HF_HUB_CACHE="/" + "x" * 300).stdout
+
+
 def test_the_three_jobs_are_answered_as_on_the_command_line(run_llm: Llm, cli_answers: dict[str, str]) -> None:
     for question, names in EXAMPLES.items():
         attached = [argument for name in names for argument in ("-a", example(name))]

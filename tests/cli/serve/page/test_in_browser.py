@@ -251,6 +251,29 @@ def test_conversations_can_be_deleted(visit: Visit) -> None:
     expect(answers(page)).to_have_count(0)
 
 
+def test_a_conversation_that_is_deleted_while_it_runs_stays_deleted(visit: Visit) -> None:
+    page = visit()
+    page.on("dialog", lambda dialog: dialog.accept())
+    for _ in range(2):
+        drop(page, "cover.png")
+        expect(thumbnails(page)).to_contain_text("tokens")
+        ask(page, COVER)
+        wait_for_answer(page)
+        page.get_by_role("button", name="New conversation").click()
+    page.route("**/v1/chat/completions", lambda route: None)  # never answered
+    drop(page, "cover.png")
+    expect(thumbnails(page)).to_contain_text("tokens")
+    ask(page, COVER)
+    expect(page.locator("article")).to_have_count(1)
+    page.get_by_role("button", name="History").click()
+    page.get_by_role("button", name="Delete all").click()
+    expect(page.get_by_text("There are none yet.")).to_be_visible()
+    expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+    page.reload()
+    page.get_by_role("button", name="History").click()
+    expect(page.get_by_text("There are none yet.")).to_be_visible()
+
+
 def test_what_the_model_says_is_text(visit: Visit) -> None:
     page = visit()
     page.route(
