@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 
 from ..serve.guard import Guard
+from ..serve.listening import ListeningServer
 
 
 def run_http(
@@ -27,14 +27,5 @@ def run_http(
     unguarded = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     app = Guard(server.streamable_http_app(host=host, transport_security=unguarded), api_key, hosts, ())
 
-    class Server(uvicorn.Server):
-        """Says where it listens."""
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                address, number = self.servers[0].sockets[0].getsockname()[:2]
-                name = f"[{address}]" if ":" in address else address
-                say(f"tools at http://{name}:{number}/mcp")
-
-    Server(uvicorn.Config(app, host=host, port=port, access_log=False, log_level="warning", server_header=False)).run()
+    config = uvicorn.Config(app, host=host, port=port, access_log=False, log_level="warning", server_header=False)
+    ListeningServer(config, lambda url: say(f"tools at {url}/mcp")).run()

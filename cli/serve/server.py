@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import socket
 import threading
 import urllib.parse
 import webbrowser
@@ -22,7 +21,6 @@ DRAIN_S = 60
 """The longest that answers may take that run when the server is told to end."""
 
 _MOST_CONNECTIONS = 1024
-_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
 def run_server(
@@ -43,27 +41,22 @@ def run_server(
         import uvicorn
 
         from .app import make_app
+        from .listening import ListeningServer
     except ImportError as exc:
         raise MissingDependencyError(f"phi3v serve needs {exc.name}; run: {install_line('serve')}") from exc
 
-    class Server(uvicorn.Server):
-        """Says where it listens."""
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started and uds is None:
-                bound, number = self.servers[0].sockets[0].getsockname()[:2]
-                url = f"http://{_in_url(bound)}:{number}"
-                say(f"{folder.name} at {url} (web page, Ollama) and {url}/v1 (OpenAI)")
-                here = f"http://{_EVERY_ADDRESS.get(bound, _in_url(bound))}:{number}"
-                try:
-                    announcement.enter_context(announced(here, folder))
-                except (WarmEngineError, OSError) as exc:
-                    say(f"other programs of yours do not find this server by themselves: {exc}")
-                if open_page:
-                    _open_page(f"{here}/", settings.api_key, say)
-            elif self.started:
-                say(f"{folder.name} at {uds}")
+    def tell(url: str | None) -> None:
+        if url is None:
+            say(f"{folder.name} at {uds}")
+            return
+        say(f"{folder.name} at {url} (web page, Ollama) and {url}/v1 (OpenAI)")
+        here = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+        try:
+            announcement.enter_context(announced(here, folder))
+        except (WarmEngineError, OSError) as exc:
+            say(f"other programs of yours do not find this server by themselves: {exc}")
+        if open_page:
+            _open_page(f"{here}/", settings.api_key, say)
 
     logging.getLogger("phi3v.serve").setLevel(logging.INFO)
     config = uvicorn.Config(
@@ -80,11 +73,7 @@ def run_server(
     )
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn's own handler drains, then raises the signal once more
     with contextlib.ExitStack() as announcement:
-        Server(config).run()
-
-
-def _in_url(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
+        ListeningServer(config, tell).run()
 
 
 def _open_page(url: str, key: str | None, say: Callable[[str], None]) -> None:
