@@ -318,6 +318,7 @@ def test_the_key_is_asked_for_once(visit: Visit) -> None:
         page.reload()
         expect(page.locator("#model")).to_contain_text("nano")
         expect(page.get_by_role("dialog")).to_have_count(0)
+        page.close()
 
 
 def test_the_key_in_the_fragment_is_taken_and_cleared(visit: Visit) -> None:
@@ -325,6 +326,7 @@ def test_the_key_in_the_fragment_is_taken_and_cleared(visit: Visit) -> None:
         page = visit(f"{locked.url}#key=a%20b%26c")
         expect(page.locator("#model")).to_contain_text("nano")
         assert "key" not in page.url
+        page.close()  # before its server ends, whose images it may still be loading
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
